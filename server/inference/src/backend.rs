@@ -1,0 +1,156 @@
+//! What a model format must offer to be served: load a version, say what it takes and gives, run it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use model::{DataType, Dims, ModelName, ModelVersion, Tensor};
+use proto::ModelConfig;
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+
+/// Loads versions of models. One value serves the whole process.
+pub trait Backend: Send + Sync + 'static {
+    /// Loads one version, once: the graph is read a single time, and whatever must be known of it is in the
+    /// returned model's signature.
+    ///
+    /// # Errors
+    /// When the file is not there, is not a model, or its configuration asks for what cannot be done.
+    fn load(&self, source: &ModelSource<'_>) -> Result<Arc<dyn LoadedModel>, LoadError>;
+}
+
+/// Where a version is and how it should run.
+#[derive(Debug)]
+pub struct ModelSource<'a> {
+    /// The model's name, for messages.
+    pub name: &'a ModelName,
+    /// The version, for messages.
+    pub version: ModelVersion,
+    /// The model's directory in its repository.
+    pub model_directory: PathBuf,
+    /// The version's directory.
+    pub version_directory: PathBuf,
+    /// The configuration as written, not yet completed from the graph.
+    pub config: &'a ModelConfig,
+    /// How many instances will run it at the same time.
+    pub instances: usize,
+    /// CPU threads each of them may use.
+    pub threads_per_instance: usize,
+}
+
+/// A version in memory. Its weights are held once, whatever the number of instances.
+pub trait LoadedModel: Send + Sync {
+    /// What the graph takes and gives.
+    fn signature(&self) -> &Signature;
+
+    /// A new execution context over the same weights.
+    ///
+    /// # Errors
+    /// When the backend cannot make one.
+    fn instance(&self) -> Result<Box<dyn Instance>, LoadError>;
+}
+
+/// One execution context; it belongs to one thread.
+pub trait Instance: Send {
+    /// Runs the model on `inputs`, and computes only the outputs at the indexes `outputs` of the
+    /// signature, in that order.
+    ///
+    /// # Errors
+    /// In the backend's words. The instance can be used again.
+    fn execute(&mut self, inputs: &[InstanceInput], outputs: &[usize]) -> Result<Execution, ExecuteError>;
+}
+
+/// What a graph takes and gives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Signature {
+    /// The graph's inputs, in its order.
+    pub inputs: Vec<TensorSignature>,
+    /// The graph's outputs, in its order.
+    pub outputs: Vec<TensorSignature>,
+}
+
+/// An input or output of a graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSignature {
+    /// Its name in the graph.
+    pub name: SmolStr,
+    /// The type of its elements.
+    pub datatype: DataType,
+    /// Every dimension, -1 where the graph leaves it open.
+    pub dims: Dims,
+}
+
+/// An input of one execution.
+#[derive(Debug)]
+pub struct InstanceInput {
+    /// Index of the input in the signature.
+    pub index: usize,
+    /// The tensor, in the shape the graph wants.
+    pub tensor: Tensor,
+}
+
+/// What one execution gave.
+#[derive(Debug)]
+pub struct Execution {
+    /// The outputs asked for, in that order.
+    pub outputs: SmallVec<[InstanceOutput; 2]>,
+    /// When the inputs were where the model wants them.
+    pub inputs_ready: Instant,
+    /// When the model was done.
+    pub inferred: Instant,
+}
+
+/// An output of one execution.
+#[derive(Clone, Debug)]
+pub struct InstanceOutput {
+    /// Its shape, as the model made it.
+    pub shape: Dims,
+    /// Its elements, packed as [`Tensor::data`].
+    pub data: Bytes,
+}
+
+/// Why an execution failed, in the backend's words.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ExecuteError(pub String);
+
+/// Why a version could not be loaded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A file or directory could not be read.
+    #[error("cannot read {what}: {reason}")]
+    Unreadable {
+        /// The file, relative to the model repository where possible.
+        what: String,
+        /// The operating system's words.
+        reason: String,
+    },
+    /// The configuration contradicts itself or the model.
+    #[error("{file}: {reason}")]
+    Config {
+        /// The configuration file.
+        file: String,
+        /// The field, both values, and what to do.
+        reason: String,
+    },
+    /// The backend refused the model.
+    #[error("{file}: {reason}")]
+    Backend {
+        /// The model file.
+        file: String,
+        /// The backend's words.
+        reason: String,
+    },
+    /// The model asks for something this server does not do.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+impl fmt::Debug for dyn LoadedModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadedModel").field("signature", self.signature()).finish()
+    }
+}

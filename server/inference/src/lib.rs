@@ -1,0 +1,24 @@
+//! From a checked request to its outputs, and the model repository that says what can be asked.
+//!
+//! In the order a request meets them: [`repository`] finds the ready version, [`request_check`] holds the
+//! request against the model's configuration, [`queue`] keeps it until an [`instance`] takes it, and the
+//! [`backend`] runs it.
+//!
+//! Invariants:
+//! - no wire format, no model format: the first belongs to `server`, the second to a backend;
+//! - a request holds an `Arc` of its version, so a version lives as long as anyone needs it;
+//! - every queue is bounded; a full one answers at once;
+//! - one thread owns one instance; it alone runs it and records what it did.
+#![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod classification;
+pub mod config;
+mod instance;
+pub mod queue;
+pub mod repository;
+mod request_check;
+pub mod statistics;
+mod version;
+
+pub use version::{ServedVersion, TensorMetadata};

@@ -1,0 +1,433 @@
+//! Holds a request against the model's configuration before it may wait for an instance.
+//!
+//! Texts begin as Triton's do, since clients match on them.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use model::{DataType, Dims, InferError, InferRequest, ModelName, RequestedOutput, Tensor};
+use proto::ModelConfig;
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+
+use crate::backend::{InstanceInput, InstanceOutput, Signature};
+use crate::classification::Labels;
+use crate::config::datatype;
+use crate::version::TensorMetadata;
+
+/// What requests for one version must look like.
+#[derive(Debug)]
+pub(crate) struct RequestCheck {
+    model: ModelName,
+    /// 0 when requests carry no batch dimension.
+    max_batch_size: i64,
+    inputs: Vec<InputSpec>,
+    outputs: Vec<OutputSpec>,
+}
+
+#[derive(Debug)]
+struct InputSpec {
+    name: SmolStr,
+    /// Index in the graph's signature.
+    index: usize,
+    datatype: DataType,
+    /// Without the batch dimension; -1 is any size.
+    dims: Dims,
+    /// The shape the graph wants instead of `dims`.
+    reshape: Option<Dims>,
+    optional: bool,
+}
+
+/// An output as the configuration promises it.
+#[derive(Debug)]
+pub(crate) struct OutputSpec {
+    name: SmolStr,
+    /// Index in the graph's signature.
+    pub(crate) index: usize,
+    datatype: DataType,
+    dims: Dims,
+    /// The shape the graph gives instead of `dims`.
+    reshape: Option<Dims>,
+    pub(crate) labels: Option<Labels>,
+}
+
+/// A request that fits the model.
+#[derive(Debug)]
+pub(crate) struct Checked<'a> {
+    pub(crate) inputs: SmallVec<[InstanceInput; 2]>,
+    pub(crate) outputs: SmallVec<[CheckedOutput<'a>; 2]>,
+    pub(crate) rows: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct CheckedOutput<'a> {
+    pub(crate) spec: &'a OutputSpec,
+    pub(crate) classification: Option<u32>,
+}
+
+impl RequestCheck {
+    /// `config` has been completed from and checked against `signature`.
+    pub(crate) fn new(
+        model: &ModelName,
+        config: &ModelConfig,
+        signature: &Signature,
+        mut labels: BTreeMap<String, Labels>,
+    ) -> RequestCheck {
+        let input = |input: &proto::v2::ModelInput| {
+            Some(InputSpec {
+                name: input.name.as_str().into(),
+                index: signature.inputs.iter().position(|tensor| tensor.name == input.name)?,
+                datatype: datatype(input.data_type)?,
+                dims: Dims::new(&input.dims),
+                reshape: input.reshape.as_ref().map(|reshape| Dims::new(&reshape.shape)),
+                optional: input.optional,
+            })
+        };
+        let output = |output: &proto::v2::ModelOutput| {
+            Some(OutputSpec {
+                name: output.name.as_str().into(),
+                index: signature.outputs.iter().position(|tensor| tensor.name == output.name)?,
+                datatype: datatype(output.data_type)?,
+                dims: Dims::new(&output.dims),
+                reshape: output.reshape.as_ref().map(|reshape| Dims::new(&reshape.shape)),
+                labels: labels.remove(&output.name),
+            })
+        };
+        RequestCheck {
+            model: model.clone(),
+            max_batch_size: i64::from(config.max_batch_size),
+            inputs: config.input.iter().filter_map(input).collect(),
+            outputs: config.output.iter().filter_map(output).collect(),
+        }
+    }
+
+    /// # Errors
+    /// When an input is missing, unknown, given twice, or of another type or shape than the model's; when
+    /// the batch is too large; when an output is unknown or asked for twice.
+    pub(crate) fn check(&self, request: &InferRequest) -> Result<Checked<'_>, InferError> {
+        self.inputs(request)
+            .and_then(|(inputs, rows)| Ok(Checked { inputs, rows, outputs: self.outputs(request)? }))
+            .map_err(|reason| {
+                let id = if request.id.is_empty() { "<id_unknown>" } else { request.id.as_str() };
+                InferError::invalid(format!("[request id: {id}] {reason}"))
+            })
+    }
+
+    pub(crate) fn input_metadata(&self) -> Vec<TensorMetadata> {
+        let metadata = |input: &InputSpec| self.metadata(&input.name, input.datatype, &input.dims);
+        self.inputs.iter().map(metadata).collect()
+    }
+
+    pub(crate) fn output_metadata(&self) -> Vec<TensorMetadata> {
+        let metadata = |output: &OutputSpec| self.metadata(&output.name, output.datatype, &output.dims);
+        self.outputs.iter().map(metadata).collect()
+    }
+
+    fn metadata(&self, name: &SmolStr, datatype: DataType, dims: &Dims) -> TensorMetadata {
+        TensorMetadata { name: name.clone(), datatype, shape: self.full_shape(dims) }
+    }
+
+    /// `dims` with the batch dimension in front when requests carry one.
+    fn full_shape(&self, dims: &Dims) -> Dims {
+        if self.max_batch_size > 0 { dims.with_outer(-1) } else { dims.clone() }
+    }
+
+    fn inputs(&self, request: &InferRequest) -> Result<(SmallVec<[InstanceInput; 2]>, u64), String> {
+        let model = &self.model;
+        self.all_given(request)?;
+        let mut inputs = SmallVec::with_capacity(request.inputs.len());
+        let mut rows = None;
+        for tensor in &request.inputs {
+            let spec = self.inputs.iter().find(|spec| spec.name == tensor.name).ok_or_else(|| {
+                let known = list(self.inputs.iter().map(|spec| &spec.name));
+                format!(
+                    "unexpected inference input '{}' for model '{model}'; its inputs are {known}",
+                    tensor.name
+                )
+            })?;
+            if inputs.iter().any(|input: &InstanceInput| input.index == spec.index) {
+                return Err(format!("input '{}' is given twice for model '{model}'", tensor.name));
+            }
+            let input_rows = self.fits(spec, tensor)?;
+            if *rows.get_or_insert(input_rows) != input_rows {
+                return Err(format!(
+                    "input '{}' batch size does not match other inputs for '{model}': {input_rows}, but {} before",
+                    tensor.name,
+                    rows.unwrap_or_default()
+                ));
+            }
+            inputs.push(InstanceInput {
+                index: spec.index,
+                tensor: spec.for_graph(tensor, self.max_batch_size > 0),
+            });
+        }
+        Ok((inputs, rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(1)))
+    }
+
+    fn all_given(&self, request: &InferRequest) -> Result<(), String> {
+        let given = |spec: &InputSpec| request.inputs.iter().any(|tensor| tensor.name == spec.name);
+        if self.inputs.iter().all(|spec| spec.optional || given(spec)) {
+            return Ok(());
+        }
+        let required = self.inputs.iter().filter(|spec| !spec.optional);
+        Err(format!(
+            "expected {} inputs but got {} inputs for model '{}'. Got input(s) [{}], but missing required \
+             input(s) [{}]. Please provide all required input(s).",
+            self.inputs.len(),
+            request.inputs.len(),
+            self.model,
+            list(request.inputs.iter().map(|tensor| &tensor.name)),
+            list(required.filter(|spec| !given(spec)).map(|spec| &spec.name)),
+        ))
+    }
+
+    /// Checks type and shape; returns the batch size, 1 when the model takes no batches.
+    fn fits(&self, spec: &InputSpec, tensor: &Tensor) -> Result<i64, String> {
+        let (model, name) = (&self.model, &tensor.name);
+        if tensor.datatype != spec.datatype {
+            return Err(format!(
+                "inference input '{name}' data-type is '{}', but model '{model}' expects '{}'",
+                tensor.datatype, spec.datatype
+            ));
+        }
+        let (rows, dims) = match tensor.shape.split_first() {
+            Some((rows, dims)) if self.max_batch_size > 0 => (Some(*rows), dims),
+            _ => (None, &*tensor.shape),
+        };
+        let same = |(wanted, given): (&i64, &i64)| *wanted == -1 || wanted == given;
+        let batch_dim_missing = self.max_batch_size > 0 && rows.is_none();
+        if batch_dim_missing || dims.len() != spec.dims.len() || !spec.dims.iter().zip(dims).all(same) {
+            return Err(format!(
+                "unexpected shape for input '{name}' for model '{model}'. Expected {}, got {}. {}",
+                self.full_shape(&spec.dims),
+                tensor.shape,
+                if self.max_batch_size > 0 { "NOTE: the first dimension is the batch size" } else { "" },
+            )
+            .trim_end()
+            .to_owned());
+        }
+        match rows {
+            Some(rows) if rows > self.max_batch_size => Err(format!(
+                "inference request batch-size must be <= {} for '{model}', got {rows}",
+                self.max_batch_size
+            )),
+            Some(rows) if rows < 1 => Err(format!(
+                "inference request batch-size must be >= 1 for '{model}', but input '{name}' has {rows}"
+            )),
+            rows => Ok(rows.unwrap_or(1)),
+        }
+    }
+
+    fn outputs(&self, request: &InferRequest) -> Result<SmallVec<[CheckedOutput<'_>; 2]>, String> {
+        if request.outputs.is_empty() {
+            return Ok(self
+                .outputs
+                .iter()
+                .map(|spec| CheckedOutput { spec, classification: None })
+                .collect());
+        }
+        let mut outputs: SmallVec<[CheckedOutput<'_>; 2]> = SmallVec::with_capacity(request.outputs.len());
+        for RequestedOutput { name, classification } in &request.outputs {
+            let spec = self.outputs.iter().find(|spec| spec.name == *name).ok_or_else(|| {
+                let known = list(self.outputs.iter().map(|spec| &spec.name));
+                format!(
+                    "unexpected inference output '{name}' for model '{}'; its outputs are {known}",
+                    self.model
+                )
+            })?;
+            if outputs.iter().any(|output| output.spec.index == spec.index) {
+                return Err(format!("output '{name}' is requested twice of model '{}'", self.model));
+            }
+            outputs.push(CheckedOutput { spec, classification: *classification });
+        }
+        Ok(outputs)
+    }
+}
+
+impl InputSpec {
+    /// The same bytes in the shape the graph wants.
+    fn for_graph(&self, tensor: &Tensor, batched: bool) -> Tensor {
+        let mut tensor = tensor.clone();
+        if let Some(reshape) = &self.reshape {
+            tensor.shape = reshaped(&tensor.shape, &self.dims, reshape, batched);
+        }
+        tensor
+    }
+}
+
+impl OutputSpec {
+    /// `raw` as the output the configuration promises.
+    pub(crate) fn tensor(&self, raw: InstanceOutput, batched: bool) -> Tensor {
+        let shape = match &self.reshape {
+            Some(reshape) => reshaped(&raw.shape, reshape, &self.dims, batched),
+            None => raw.shape,
+        };
+        Tensor { name: self.name.clone(), datatype: self.datatype, shape, data: raw.data }
+    }
+}
+
+/// `shape`, which follows the pattern `from`, in the pattern `to`: the open dimensions (-1) keep their
+/// order, as does the batch dimension. A shape that does not follow `from` is left as it is.
+fn reshaped(shape: &Dims, from: &Dims, to: &Dims, batched: bool) -> Dims {
+    let (batch, inner) = shape.split_at(usize::from(batched).min(shape.len()));
+    if inner.len() != from.len() {
+        return shape.clone();
+    }
+    let mut open = inner.iter().zip(from.iter()).filter(|(_, pattern)| **pattern == -1).map(|(dim, _)| *dim);
+    let filled = to.iter().map(|dim| if *dim == -1 { open.next().unwrap_or(1) } else { *dim });
+    batch.iter().copied().chain(filled).collect()
+}
+
+fn list<T: Display>(names: impl Iterator<Item = T>) -> String {
+    names.map(|name| format!("'{name}'")).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::backend::TensorSignature;
+
+    fn signature(inputs: &[(&str, DataType, &[i64])], outputs: &[(&str, DataType, &[i64])]) -> Signature {
+        let tensors = |tensors: &[(&str, DataType, &[i64])]| {
+            let one = |&(name, datatype, dims): &(&str, DataType, &[i64])| TensorSignature {
+                name: name.into(),
+                datatype,
+                dims: Dims::new(dims),
+            };
+            tensors.iter().map(one).collect()
+        };
+        Signature { inputs: tensors(inputs), outputs: tensors(outputs) }
+    }
+
+    fn simple() -> RequestCheck {
+        let int32 = DataType::Int32;
+        let signature = signature(
+            &[("INPUT0", int32, &[-1, 16]), ("INPUT1", int32, &[-1, 16])],
+            &[("OUTPUT0", int32, &[-1, 16]), ("OUTPUT1", int32, &[-1, 16])],
+        );
+        let text = r#"max_batch_size: 8
+            input [{ name: "INPUT0" data_type: TYPE_INT32 dims: 16 }, { name: "INPUT1" data_type: TYPE_INT32 dims: 16 }]
+            output [{ name: "OUTPUT0" data_type: TYPE_INT32 dims: 16 }, { name: "OUTPUT1" data_type: TYPE_INT32 dims: 16 }]"#;
+        let config = proto::config_text::parse(text, "config.pbtxt").unwrap();
+        RequestCheck::new(&ModelName::parse("simple").unwrap(), &config, &signature, BTreeMap::new())
+    }
+
+    fn request(inputs: &[(&str, DataType, &[i64])], outputs: &[&str]) -> InferRequest {
+        InferRequest {
+            id: SmolStr::default(),
+            model: ModelName::parse("simple").unwrap(),
+            version: None,
+            parameters: model::Parameters::default(),
+            inputs: inputs
+                .iter()
+                .map(|&(name, datatype, shape)| Tensor {
+                    name: name.into(),
+                    datatype,
+                    shape: Dims::new(shape),
+                    data: Bytes::new(),
+                })
+                .collect(),
+            outputs: outputs
+                .iter()
+                .map(|name| RequestedOutput { name: (*name).into(), classification: None })
+                .collect(),
+        }
+    }
+
+    #[track_caller]
+    fn refused(inputs: &[(&str, DataType, &[i64])], outputs: &[&str], text: &str) {
+        let error = simple().check(&request(inputs, outputs)).unwrap_err();
+        assert_eq!(error.to_string(), format!("[request id: <id_unknown>] {text}"));
+    }
+
+    const INT32: DataType = DataType::Int32;
+    const GOOD: [(&str, DataType, &[i64]); 2] = [("INPUT1", INT32, &[3, 16]), ("INPUT0", INT32, &[3, 16])];
+
+    #[test]
+    fn inputs_may_come_in_any_order_and_outputs_leave_in_the_order_asked_for() {
+        let simple = simple();
+        let request = request(&GOOD, &["OUTPUT1", "OUTPUT0"]);
+        let checked = simple.check(&request).unwrap();
+        assert_eq!(checked.rows, 3);
+        assert_eq!(checked.inputs.iter().map(|input| input.index).collect::<Vec<_>>(), [1, 0]);
+        assert_eq!(checked.outputs.iter().map(|output| output.spec.index).collect::<Vec<_>>(), [1, 0]);
+    }
+
+    #[test]
+    fn no_outputs_means_all_of_them() {
+        assert_eq!(simple().check(&request(&GOOD, &[])).unwrap().outputs.len(), 2);
+    }
+
+    #[test]
+    fn inputs_that_do_not_fit_are_named_with_both_values() {
+        refused(
+            &GOOD[1..],
+            &[],
+            "expected 2 inputs but got 1 inputs for model 'simple'. Got input(s) ['INPUT0'], but missing \
+             required input(s) ['INPUT1']. Please provide all required input(s).",
+        );
+        refused(
+            &[GOOD[0], GOOD[1], ("INPUT2", INT32, &[3, 16])],
+            &[],
+            "unexpected inference input 'INPUT2' for model 'simple'; its inputs are 'INPUT0','INPUT1'",
+        );
+        refused(&[GOOD[0], GOOD[1], GOOD[0]], &[], "input 'INPUT1' is given twice for model 'simple'");
+        refused(
+            &[GOOD[0], ("INPUT0", DataType::Fp32, &[3, 16])],
+            &[],
+            "inference input 'INPUT0' data-type is 'FP32', but model 'simple' expects 'INT32'",
+        );
+        for shape in [&[3_i64, 15] as &[i64], &[16], &[3, 16, 1], &[]] {
+            refused(
+                &[GOOD[0], ("INPUT0", INT32, shape)],
+                &[],
+                &format!(
+                    "unexpected shape for input 'INPUT0' for model 'simple'. Expected [-1,16], got {}. NOTE: \
+                     the first dimension is the batch size",
+                    Dims::new(shape)
+                ),
+            );
+        }
+    }
+
+    #[test]
+    fn batches_are_between_one_and_the_maximum_and_the_same_for_every_input() {
+        let both = |rows: &'static [i64]| [("INPUT0", INT32, rows), ("INPUT1", INT32, rows)];
+        assert_eq!(simple().check(&request(&both(&[8, 16]), &[])).unwrap().rows, 8);
+        refused(&both(&[9, 16]), &[], "inference request batch-size must be <= 8 for 'simple', got 9");
+        refused(
+            &both(&[0, 16]),
+            &[],
+            "inference request batch-size must be >= 1 for 'simple', but input 'INPUT0' has 0",
+        );
+        refused(
+            &[("INPUT0", INT32, &[2, 16]), ("INPUT1", INT32, &[3, 16])],
+            &[],
+            "input 'INPUT1' batch size does not match other inputs for 'simple': 3, but 2 before",
+        );
+    }
+
+    #[test]
+    fn outputs_that_are_not_there_are_named() {
+        refused(
+            &GOOD,
+            &["OUTPUT9"],
+            "unexpected inference output 'OUTPUT9' for model 'simple'; its outputs are 'OUTPUT0','OUTPUT1'",
+        );
+        refused(&GOOD, &["OUTPUT0", "OUTPUT0"], "output 'OUTPUT0' is requested twice of model 'simple'");
+    }
+
+    #[test]
+    fn reshaping_keeps_the_batch_and_the_open_dimensions() {
+        let dims = |dims: &[i64]| Dims::new(dims);
+        assert_eq!(reshaped(&dims(&[4, 1]), &dims(&[1]), &dims(&[]), true), dims(&[4]));
+        assert_eq!(reshaped(&dims(&[4]), &dims(&[]), &dims(&[1]), true), dims(&[4, 1]));
+        assert_eq!(
+            reshaped(&dims(&[5, 2, 7]), &dims(&[2, -1]), &dims(&[-1, 1, 2]), true),
+            dims(&[5, 7, 1, 2])
+        );
+        assert_eq!(reshaped(&dims(&[2, 7]), &dims(&[2, -1]), &dims(&[-1, 2]), false), dims(&[7, 2]));
+    }
+}

@@ -1,0 +1,225 @@
+//! A loaded version of a model, as a request holds it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use model::{
+    DataType, Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion, Parameters, Tensor,
+};
+use parking_lot::Mutex;
+use proto::ModelConfig;
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+use tokio::sync::oneshot;
+
+use crate::backend::{LoadError, LoadedModel};
+use crate::classification::{self, Labels};
+use crate::instance::{self, Job, Outputs, Shared};
+use crate::queue::{Queue, Refused};
+use crate::request_check::{Checked, CheckedOutput, RequestCheck};
+use crate::statistics::{Failure, Statistics};
+
+/// A version that answers requests. It serves for as long as anyone holds it; when the last holder lets go,
+/// its queue closes and its threads end.
+pub struct ServedVersion {
+    shared: Arc<Shared>,
+    config: ModelConfig,
+    check: RequestCheck,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    loaded_in: Duration,
+}
+
+/// An input or output as the metadata endpoints show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorMetadata {
+    /// Its name.
+    pub name: SmolStr,
+    /// Its element type.
+    pub datatype: DataType,
+    /// Its dimensions, the batch dimension first (-1) when the model takes batches.
+    pub shape: Dims,
+}
+
+/// All that makes a [`ServedVersion`].
+pub(crate) struct Parts {
+    pub(crate) name: ModelName,
+    pub(crate) version: ModelVersion,
+    /// Completed and checked against the graph.
+    pub(crate) config: ModelConfig,
+    pub(crate) model: Arc<dyn LoadedModel>,
+    /// Label files by output name.
+    pub(crate) labels: BTreeMap<String, Labels>,
+    pub(crate) instances: usize,
+    pub(crate) queue_capacity: usize,
+    pub(crate) loaded_in: Duration,
+}
+
+impl ServedVersion {
+    /// Starts the instances.
+    pub(crate) fn start(parts: Parts) -> Result<ServedVersion, LoadError> {
+        let Parts { name, version, config, model, labels, instances, queue_capacity, loaded_in } = parts;
+        let check = RequestCheck::new(&name, &config, model.signature(), labels);
+        let queue = Queue::new(queue_capacity);
+        let shared = Arc::new(Shared { name, version, model, queue, statistics: Statistics::default() });
+        let served = ServedVersion {
+            shared: Arc::clone(&shared),
+            config,
+            check,
+            threads: Mutex::new(Vec::with_capacity(instances)),
+            loaded_in,
+        };
+        for index in 0..instances {
+            let thread = instance::start(&shared, index)?; // on failure, dropping `served` ends the others
+            served.threads.lock().push(thread);
+        }
+        Ok(served)
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &ModelName {
+        &self.shared.name
+    }
+
+    /// The version.
+    pub fn version(&self) -> ModelVersion {
+        self.shared.version
+    }
+
+    /// The configuration in force: as written, completed from the graph.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What it has done so far.
+    pub fn statistics(&self) -> &Statistics {
+        &self.shared.statistics
+    }
+
+    /// Requests that wait for an instance.
+    pub fn waiting(&self) -> usize {
+        self.shared.queue.len()
+    }
+
+    /// How long it took to load.
+    pub fn loaded_in(&self) -> Duration {
+        self.loaded_in
+    }
+
+    /// The inputs it takes.
+    pub fn inputs(&self) -> Vec<TensorMetadata> {
+        self.check.input_metadata()
+    }
+
+    /// The outputs it gives.
+    pub fn outputs(&self) -> Vec<TensorMetadata> {
+        self.check.output_metadata()
+    }
+
+    /// True when requests carry a batch dimension.
+    pub fn takes_batches(&self) -> bool {
+        self.config.max_batch_size > 0
+    }
+
+    /// Checks, queues and executes `request`, which arrived at `arrived`.
+    ///
+    /// Dropping the future cancels the request: if it still waits, it is never executed.
+    ///
+    /// # Errors
+    /// When the request contradicts the model, the queue is full or closed, or the execution fails.
+    pub async fn infer(&self, request: InferRequest, arrived: Instant) -> Result<InferResponse, InferError> {
+        let statistics = &self.shared.statistics;
+        let _in_flight = statistics.in_flight_guard();
+        let checked = self
+            .check
+            .check(&request)
+            .inspect_err(|_| statistics.record_failure(Failure::Other, arrived.elapsed()))?;
+        let Checked { inputs, outputs, rows } = checked;
+        let indexes = outputs.iter().map(|output| output.spec.index).collect();
+        let (reply, answer) = oneshot::channel();
+        let job = Job { inputs, outputs: indexes, rows, arrived, queued: Instant::now(), reply };
+        self.shared.queue.push(job).map_err(|refused| self.refuse(refused, arrived))?;
+        let raw = answer.await.map_err(|_| InferError::InstanceFailed {
+            model: self.name().clone(),
+            version: self.version(),
+        })??;
+        let outputs = self.finish(&outputs, raw)?;
+        Ok(InferResponse {
+            id: request.id,
+            model: request.model,
+            version: self.version(),
+            parameters: Parameters::default(),
+            outputs,
+        })
+    }
+
+    /// Takes no request from now on, and waits for those that wait to be answered. Blocks: not for async
+    /// code.
+    pub fn drain(&self) {
+        self.shared.queue.close();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            // A thread ends by itself; if it panicked, it has said so in the log.
+            let _ = thread.join();
+        }
+    }
+
+    /// Takes no request from now on, and answers those that wait with [`InferError::ShuttingDown`].
+    /// Returns how many those were.
+    pub fn abandon(&self) -> usize {
+        let waiting = self.shared.queue.close_and_take();
+        let count = waiting.len();
+        for job in waiting {
+            self.shared.statistics.record_failure(Failure::Rejected, job.arrived.elapsed());
+            // A client that has left needs no answer.
+            let _ = job.reply.send(Err(InferError::ShuttingDown));
+        }
+        count
+    }
+
+    fn refuse(&self, refused: Refused, arrived: Instant) -> InferError {
+        self.shared.statistics.record_failure(Failure::Rejected, arrived.elapsed());
+        match refused {
+            Refused::Full => {
+                InferError::QueueFull { model: self.name().clone(), capacity: self.shared.queue.capacity() }
+            }
+            Refused::Closed => InferError::ShuttingDown,
+        }
+    }
+
+    /// Gives each output its name and the shape the configuration promises, and its classes if asked for.
+    fn finish(
+        &self,
+        requested: &[CheckedOutput<'_>],
+        raw: Outputs,
+    ) -> Result<SmallVec<[Tensor; 2]>, InferError> {
+        let batched = self.takes_batches();
+        let name_and_shape = |(requested, raw): (&CheckedOutput<'_>, _)| {
+            let tensor = requested.spec.tensor(raw, batched);
+            match requested.classification {
+                None => Ok(tensor),
+                Some(count) => {
+                    classification::classify(&tensor, count, batched, requested.spec.labels.as_ref())
+                }
+            }
+        };
+        requested.iter().zip(raw).map(name_and_shape).collect()
+    }
+}
+
+impl Drop for ServedVersion {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}
+
+impl fmt::Debug for ServedVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServedVersion")
+            .field("name", self.name())
+            .field("version", &self.version())
+            .finish_non_exhaustive()
+    }
+}

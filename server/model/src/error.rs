@@ -1,0 +1,212 @@
+//! Why a request was not answered, and whose fault it was.
+
+use std::time::Duration;
+
+use crate::{DataType, Dims, ModelName, ModelVersion};
+
+/// The protocol-independent kind of an error. HTTP and gRPC each map these codes to their own statuses
+/// (`server/src/http/status.rs`, `server/src/grpc/status.rs`); a test checks that the two agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// The request contradicts the protocol or the model.
+    InvalidArgument,
+    /// No such model, version, route or region.
+    NotFound,
+    /// Not now: not loaded, not ready, full, or shutting down. May be retried.
+    Unavailable,
+    /// Known to the protocol, but not done by this server.
+    Unsupported,
+    /// The client went away or cancelled.
+    Cancelled,
+    /// The client was too slow to send its request.
+    Timeout,
+    /// The server or the model failed.
+    Internal,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Code; 7] = [
+        Code::InvalidArgument,
+        Code::NotFound,
+        Code::Unavailable,
+        Code::Unsupported,
+        Code::Cancelled,
+        Code::Timeout,
+        Code::Internal,
+    ];
+}
+
+/// Why a request was not answered. `Display` is what the caller sees: it names the thing and both values,
+/// and holds no path, address or backtrace.
+///
+/// Texts that Triton's clients match on begin as Triton's do.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferError {
+    /// The body is not the JSON it should be.
+    #[error("failed to parse the request JSON buffer: {reason} at offset {offset}")]
+    MalformedJson {
+        /// What is wrong there.
+        reason: String,
+        /// Bytes from the start of the JSON.
+        offset: usize,
+    },
+    /// The request as a whole contradicts the protocol or the model.
+    #[error("{reason}")]
+    InvalidRequest {
+        /// The whole sentence, with the values that do not fit.
+        reason: String,
+    },
+    /// A tensor's data is not as long as its shape says.
+    #[error(
+        "input '{input}' has {got} bytes of data, but {datatype} of shape {shape} takes {expected} bytes"
+    )]
+    WrongByteSize {
+        /// The input's name.
+        input: String,
+        /// Its type.
+        datatype: DataType,
+        /// Its shape.
+        shape: Dims,
+        /// Bytes given.
+        got: usize,
+        /// Bytes that the shape takes.
+        expected: usize,
+    },
+    /// A tensor's data has not as many elements as its shape says.
+    #[error(
+        "input '{input}' has {got} elements of data, but {datatype} of shape {shape} takes {expected} elements"
+    )]
+    WrongElementCount {
+        /// The input's name.
+        input: String,
+        /// Its type.
+        datatype: DataType,
+        /// Its shape.
+        shape: Dims,
+        /// Elements given (counting may stop early: "more than N").
+        got: String,
+        /// Elements that the shape takes.
+        expected: usize,
+    },
+    /// A body or tensor is larger than the server takes.
+    #[error("{what} exceeds the maximum allowed input size of {limit} bytes; raise {option} to allow more")]
+    TooLarge {
+        /// What is too large, with its size when that is known.
+        what: String,
+        /// The limit in force.
+        limit: usize,
+        /// The option that sets it.
+        option: &'static str,
+    },
+    /// The client stopped sending before its request was whole.
+    #[error("no part of the request body came for {waited:?}; {received} bytes were received")]
+    BodyTimeout {
+        /// How long the server waited for the next part.
+        waited: Duration,
+        /// What had come until then.
+        received: usize,
+    },
+    /// No model of that name.
+    #[error("Request for unknown model: '{model}' is not found")]
+    UnknownModel {
+        /// The name asked for.
+        model: String,
+    },
+    /// The model has no such version.
+    #[error("Request for unknown model: '{model}' version {version} is not found")]
+    UnknownVersion {
+        /// The model.
+        model: ModelName,
+        /// The version asked for.
+        version: ModelVersion,
+    },
+    /// The model is known, but none of its versions is ready.
+    #[error("Request for unknown model: '{model}' has no available versions")]
+    NoReadyVersion {
+        /// The model.
+        model: ModelName,
+    },
+    /// The named version is not ready.
+    #[error("Request for unknown model: '{model}' version {version} is not at ready state")]
+    VersionNotReady {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: ModelVersion,
+    },
+    /// The model's queue is full.
+    #[error("Exceeds maximum queue size: {capacity} requests wait for model '{model}'; retry later")]
+    QueueFull {
+        /// The model.
+        model: ModelName,
+        /// How many may wait.
+        capacity: usize,
+    },
+    /// The server is shutting down and takes no new request.
+    #[error("the server is shutting down; send the request to another one")]
+    ShuttingDown,
+    /// Part of the protocol, but not done here.
+    #[error("{what}")]
+    Unsupported {
+        /// The whole sentence.
+        what: String,
+    },
+    /// The client went away before the answer.
+    #[error("the request was cancelled by the client")]
+    Cancelled,
+    /// The backend refused or failed this execution.
+    #[error("model '{model}' version {version} failed to execute: {reason}")]
+    Execution {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: ModelVersion,
+        /// The backend's words.
+        reason: String,
+    },
+    /// The thread that ran the request is gone.
+    #[error(
+        "the instance of model '{model}' version {version} that ran this request failed; see the server's log"
+    )]
+    InstanceFailed {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: ModelVersion,
+    },
+}
+
+impl InferError {
+    /// An [`InferError::InvalidRequest`] that says `reason`.
+    pub fn invalid(reason: impl Into<String>) -> InferError {
+        InferError::InvalidRequest { reason: reason.into() }
+    }
+
+    /// An [`InferError::Unsupported`] that says `what`.
+    pub fn unsupported(what: impl Into<String>) -> InferError {
+        InferError::Unsupported { what: what.into() }
+    }
+
+    /// The kind of this error, from which every protocol derives its status.
+    pub fn code(&self) -> Code {
+        match self {
+            InferError::MalformedJson { .. }
+            | InferError::InvalidRequest { .. }
+            | InferError::WrongByteSize { .. }
+            | InferError::WrongElementCount { .. }
+            | InferError::TooLarge { .. } => Code::InvalidArgument,
+            InferError::BodyTimeout { .. } => Code::Timeout,
+            InferError::UnknownModel { .. }
+            | InferError::UnknownVersion { .. }
+            | InferError::NoReadyVersion { .. } => Code::NotFound,
+            InferError::VersionNotReady { .. } | InferError::QueueFull { .. } | InferError::ShuttingDown => {
+                Code::Unavailable
+            }
+            InferError::Unsupported { .. } => Code::Unsupported,
+            InferError::Cancelled => Code::Cancelled,
+            InferError::Execution { .. } | InferError::InstanceFailed { .. } => Code::Internal,
+        }
+    }
+}

@@ -1,0 +1,579 @@
+//! What the server was asked to be: settings from flags, environment and file, resolved into one value.
+//!
+//! Invariants:
+//! - a setting is declared once, in `settings.rs`; its flag, variable, key, default and help follow from that;
+//! - a [`Config`] exists only when every rule between settings holds: the rest of the server checks none;
+//! - nothing but [`Config::load`] reads the environment or a file.
+
+mod error;
+mod file;
+mod flags;
+mod kind;
+mod raw;
+#[cfg(test)]
+mod reference;
+mod setting;
+mod settings;
+mod triton;
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use error::{ConfigError, Origin};
+pub use flags::Flags;
+
+use crate::logging::LogConfig;
+use raw::{RawConfig, Sources};
+
+/// Everything the server was asked to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The server's name in its metadata.
+    pub id: String,
+    /// What holds for every connection, whatever its protocol.
+    pub connections: ConnectionConfig,
+    /// The models.
+    pub repository: RepositoryConfig,
+    /// HTTP; `None` when it is not served.
+    pub http: Option<HttpConfig>,
+    /// gRPC; `None` when it is not served.
+    pub grpc: Option<GrpcConfig>,
+    /// The metrics; `None` when they are not served.
+    pub metrics: Option<MetricsConfig>,
+    /// The log.
+    pub log: LogConfig,
+    /// The orderly stop.
+    pub drain: DrainConfig,
+    /// Options of Triton that were given and have no effect.
+    pub without_effect: Vec<String>,
+}
+
+/// What holds for every connection, whatever its protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionConfig {
+    /// Connections held at once.
+    pub max_connections: NonZeroUsize,
+    /// Longest wait for a client to send the next part of a request or to read its answer; above zero.
+    pub client_timeout: Duration,
+    /// Threads that serve requests.
+    pub thread_count: NonZeroUsize,
+}
+
+/// Which models are served, and how they are loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepositoryConfig {
+    /// The repositories; at least one.
+    pub paths: Vec<PathBuf>,
+    /// Which of a model's `configs/NAME.pbtxt` to prefer.
+    pub config_name: Option<String>,
+    /// Whether configurations are completed from the model file.
+    pub auto_complete: bool,
+    /// The batch size given to a model that can batch and whose configuration sets none.
+    pub default_max_batch_size: u32,
+    /// The bound of the queue of a model whose configuration sets none.
+    pub max_queue_size: NonZeroUsize,
+    /// Models loaded at the same time.
+    pub load_thread_count: NonZeroUsize,
+    /// Whether the server is ready only when every model is.
+    pub strict_readiness: bool,
+    /// Whether the server exits when a model fails to load at start.
+    pub exit_on_error: bool,
+}
+
+/// The HTTP front end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Where it listens; port 0 picks a free one.
+    pub address: SocketAddr,
+    /// Whether other processes may listen there too.
+    pub reuse_port: bool,
+    /// Largest request body, before and after decompression.
+    pub max_input_size: usize,
+}
+
+/// The gRPC front end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcConfig {
+    /// Where it listens; port 0 picks a free one.
+    pub address: SocketAddr,
+    /// Whether other processes may listen there too.
+    pub reuse_port: bool,
+    /// How inference responses are compressed.
+    pub response_compression: CompressionLevel,
+    /// Quiet time of a connection after which it is pinged; above zero.
+    pub keepalive_time: Duration,
+    /// Longest wait for the answer to a ping; above zero.
+    pub keepalive_timeout: Duration,
+    /// Age at which a connection is told to close; `None` for never.
+    pub max_connection_age: Option<Duration>,
+    /// Time a connection that was told to close has to finish; `None` for no limit.
+    pub max_connection_age_grace: Option<Duration>,
+}
+
+/// The page of metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Where it listens; port 0 picks a free one.
+    pub address: SocketAddr,
+    /// Time between two readings of the machine's gauges; above zero.
+    pub interval: Duration,
+}
+
+/// The orderly stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainConfig {
+    /// Time to keep serving, no longer ready, after SIGTERM.
+    pub delay: Duration,
+    /// Longest wait for requests in flight, once the delay is over.
+    pub timeout: Duration,
+}
+
+/// How hard gRPC responses are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompressionLevel {
+    /// Not at all.
+    None,
+    /// Fast.
+    Low,
+    /// Between the two.
+    Medium,
+    /// Small.
+    High,
+}
+
+/// When models are loaded, in Triton's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ControlMode {
+    None,
+    Poll,
+    Explicit,
+}
+
+/// One `--backend-config`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum BackendSetting {
+    DefaultMaxBatchSize(u32),
+    /// A setting of a backend that is not here, named by the backend.
+    OtherBackend(String),
+}
+
+impl Config {
+    /// Resolves what was typed on the command line, in the environment and in the configuration file.
+    ///
+    /// # Errors
+    /// When a value is not accepted, or settings contradict each other.
+    pub fn load(flags: Flags) -> Result<Config, ConfigError> {
+        let raw = RawConfig::gather(Sources {
+            flags,
+            environment: &|name| std::env::var_os(name),
+            read_file: &file::read,
+        })?;
+        let cores = NonZeroUsize::new(num_cpus::get()).unwrap_or(NonZeroUsize::MIN);
+        Config::resolve(&raw, cores)
+    }
+
+    fn resolve(raw: &RawConfig, cores: NonZeroUsize) -> Result<Config, ConfigError> {
+        refuse_what_must_not_be_ignored(raw)?;
+        let config = Config {
+            id: raw.get(&settings::ID)?,
+            connections: ConnectionConfig {
+                max_connections: raw.get(&settings::MAX_CONNECTIONS)?,
+                client_timeout: raw.get(&settings::CLIENT_TIMEOUT)?,
+                thread_count: raw.find(&settings::HTTP_THREAD_COUNT)?.unwrap_or(cores),
+            },
+            repository: repository(raw)?,
+            http: http(raw)?,
+            grpc: grpc(raw)?,
+            metrics: metrics(raw)?,
+            log: log(raw)?,
+            drain: DrainConfig {
+                delay: raw.get(&settings::DRAIN_DELAY)?,
+                timeout: raw.get(&settings::EXIT_TIMEOUT)?,
+            },
+            without_effect: without_effect(raw)?,
+        };
+        config.check_listeners()?;
+        Ok(config)
+    }
+
+    /// Says in the log, once, which of the options given have no effect.
+    pub fn report_options_without_effect(&self) {
+        if !self.without_effect.is_empty() {
+            let options = self.without_effect.join(" ");
+            tracing::warn!(options, "these options of Triton are accepted but have no effect here");
+        }
+    }
+
+    fn check_listeners(&self) -> Result<(), ConfigError> {
+        if self.http.is_none() && self.grpc.is_none() {
+            let reason = "nothing would be served: give --allow-http or --allow-grpc".to_owned();
+            return Err(ConfigError::Contradiction { reason });
+        }
+        let listeners = [
+            ("http-port", self.http.as_ref().map(|http| http.address)),
+            ("grpc-port", self.grpc.as_ref().map(|grpc| grpc.address)),
+            ("metrics-port", self.metrics.as_ref().map(|metrics| metrics.address)),
+        ];
+        for (position, (name, address)) in listeners.iter().enumerate() {
+            for (other_name, other) in &listeners[position + 1..] {
+                if let (Some(address), Some(other)) = (address, other)
+                    && collide(*address, *other)
+                {
+                    let port = address.port();
+                    let reason = format!(
+                        "{name} and {other_name} are both {port}; give each its own, or 0 for a free one"
+                    );
+                    return Err(ConfigError::Contradiction { reason });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether two listeners would want the same port of the same interface.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_interface = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && same_interface
+}
+
+fn repository(raw: &RawConfig) -> Result<RepositoryConfig, ConfigError> {
+    let mut default_max_batch_size = 4; // Triton's
+    for setting in raw.all(&settings::BACKEND_CONFIG)? {
+        if let BackendSetting::DefaultMaxBatchSize(rows) = setting {
+            default_max_batch_size = rows;
+        }
+    }
+    check_control_mode(raw)?;
+    let strict =
+        raw.get(&settings::DISABLE_AUTO_COMPLETE_CONFIG)? || raw.get(&settings::STRICT_MODEL_CONFIG)?;
+    Ok(RepositoryConfig {
+        paths: repository_paths(raw)?,
+        config_name: raw.find(&settings::MODEL_CONFIG_NAME)?,
+        auto_complete: !strict,
+        default_max_batch_size,
+        max_queue_size: raw.get(&settings::MAX_QUEUE_SIZE)?,
+        load_thread_count: raw.get(&settings::MODEL_LOAD_THREAD_COUNT)?,
+        strict_readiness: raw.get(&settings::STRICT_READINESS)?,
+        exit_on_error: raw.get(&settings::EXIT_ON_ERROR)?,
+    })
+}
+
+fn repository_paths(raw: &RawConfig) -> Result<Vec<PathBuf>, ConfigError> {
+    let name = settings::MODEL_REPOSITORY.declaration.name;
+    let unsupported = |value: String, reason| {
+        Err(ConfigError::Unsupported { name, value: raw::shorten(&value), origin: raw.origin(name), reason })
+    };
+    let paths = raw.all(&settings::MODEL_REPOSITORY)?;
+    if paths.is_empty() {
+        return unsupported(String::new(), "name at least one directory, or leave it out");
+    }
+    match paths.iter().map(|path| path.to_string_lossy()).find(|path| path.contains("://")) {
+        Some(url) => unsupported(
+            url.into_owned(),
+            "only local directories are served; copy or mount the models, and give their directory",
+        ),
+        None => Ok(paths),
+    }
+}
+
+fn check_control_mode(raw: &RawConfig) -> Result<(), ConfigError> {
+    let name = settings::MODEL_CONTROL_MODE.declaration.name;
+    let value = match raw.get(&settings::MODEL_CONTROL_MODE)? {
+        ControlMode::None => return Ok(()),
+        ControlMode::Poll => "poll",
+        ControlMode::Explicit => "explicit",
+    };
+    Err(ConfigError::Unsupported {
+        name,
+        value: value.to_owned(),
+        origin: raw.origin(name),
+        reason: "models are only loaded at start, all of them; give \"none\", or leave it out",
+    })
+}
+
+fn http(raw: &RawConfig) -> Result<Option<HttpConfig>, ConfigError> {
+    let config = HttpConfig {
+        address: SocketAddr::new(raw.get(&settings::HTTP_ADDRESS)?, raw.get(&settings::HTTP_PORT)?),
+        reuse_port: raw.get(&settings::REUSE_HTTP_PORT)?,
+        max_input_size: raw.get(&settings::HTTP_MAX_INPUT_SIZE)?.get(),
+    };
+    Ok(raw.get(&settings::ALLOW_HTTP)?.then_some(config))
+}
+
+fn grpc(raw: &RawConfig) -> Result<Option<GrpcConfig>, ConfigError> {
+    let unless_zero = |duration: Duration| (!duration.is_zero()).then_some(duration);
+    let config = GrpcConfig {
+        address: SocketAddr::new(raw.get(&settings::GRPC_ADDRESS)?, raw.get(&settings::GRPC_PORT)?),
+        reuse_port: raw.get(&settings::REUSE_GRPC_PORT)?,
+        response_compression: raw.get(&settings::GRPC_COMPRESSION)?,
+        keepalive_time: raw.get(&settings::GRPC_KEEPALIVE_TIME)?,
+        keepalive_timeout: raw.get(&settings::GRPC_KEEPALIVE_TIMEOUT)?,
+        max_connection_age: unless_zero(raw.get(&settings::GRPC_MAX_CONNECTION_AGE)?),
+        max_connection_age_grace: unless_zero(raw.get(&settings::GRPC_MAX_CONNECTION_AGE_GRACE)?),
+    };
+    Ok(raw.get(&settings::ALLOW_GRPC)?.then_some(config))
+}
+
+fn metrics(raw: &RawConfig) -> Result<Option<MetricsConfig>, ConfigError> {
+    let address: IpAddr = match raw.find(&settings::METRICS_ADDRESS)? {
+        Some(address) => address,
+        None => raw.get(&settings::HTTP_ADDRESS)?,
+    };
+    let config = MetricsConfig {
+        address: SocketAddr::new(address, raw.get(&settings::METRICS_PORT)?),
+        interval: raw.get(&settings::METRICS_INTERVAL)?,
+    };
+    Ok(raw.get(&settings::ALLOW_METRICS)?.then_some(config))
+}
+
+fn log(raw: &RawConfig) -> Result<LogConfig, ConfigError> {
+    Ok(LogConfig {
+        file: raw.find(&settings::LOG_FILE)?.filter(|path| !path.as_os_str().is_empty()),
+        format: raw.get(&settings::LOG_FORMAT)?,
+        info: raw.get(&settings::LOG_INFO)?,
+        warning: raw.get(&settings::LOG_WARNING)?,
+        error: raw.get(&settings::LOG_ERROR)?,
+        verbose: raw.get(&settings::LOG_VERBOSE)?,
+        access: raw.get(&settings::ACCESS_LOG)?,
+    })
+}
+
+fn without_effect(raw: &RawConfig) -> Result<Vec<String>, ConfigError> {
+    let options = triton::OPTIONS
+        .iter()
+        .filter(|option| raw.given(option.name).is_some())
+        .map(|option| format!("--{}", option.name));
+    let backends = raw.all(&settings::BACKEND_CONFIG)?.into_iter().filter_map(|setting| match setting {
+        BackendSetting::OtherBackend(backend) => Some(format!("--backend-config={backend},…")),
+        BackendSetting::DefaultMaxBatchSize(_) => None,
+    });
+    Ok(options.chain(backends).collect())
+}
+
+fn refuse_what_must_not_be_ignored(raw: &RawConfig) -> Result<(), ConfigError> {
+    for option in triton::OPTIONS {
+        let (Some(reason), Some(given)) = (option.refusal, raw.given(option.name)) else {
+            continue;
+        };
+        let off = |value: &String| option.switch && (kind::SWITCH.parse)(value) == Some(false);
+        if !given.values.iter().all(off) {
+            return Err(ConfigError::Refused { name: option.name, origin: given.origin.clone(), reason });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+    use crate::logging::LogFormat;
+
+    /// The configuration made by the flags of `line` alone, on a machine with two cores.
+    fn resolve(line: &str) -> Result<Config, String> {
+        let command = Flags::augment_args(Command::new("volley"));
+        let matches =
+            command.try_get_matches_from(["volley"].into_iter().chain(line.split_whitespace())).unwrap();
+        let raw = RawConfig::gather(Sources {
+            flags: Flags::from_arg_matches(&matches).unwrap(),
+            environment: &|_| None,
+            read_file: &|path| panic!("{path:?} was read"),
+        });
+        raw.and_then(|raw| Config::resolve(&raw, NonZeroUsize::new(2).unwrap()))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_given_is_the_documented_server() {
+        let count = |count| NonZeroUsize::new(count).unwrap();
+        let expected = Config {
+            id: "volley".into(),
+            connections: ConnectionConfig {
+                max_connections: count(10_000),
+                client_timeout: Duration::from_secs(30),
+                thread_count: count(2),
+            },
+            repository: RepositoryConfig {
+                paths: vec!["./model_repository".into()],
+                config_name: None,
+                auto_complete: true,
+                default_max_batch_size: 4,
+                max_queue_size: count(10_000),
+                load_thread_count: count(4),
+                strict_readiness: true,
+                exit_on_error: false,
+            },
+            http: Some(HttpConfig {
+                address: "0.0.0.0:8000".parse().unwrap(),
+                reuse_port: false,
+                max_input_size: 64 << 20,
+            }),
+            grpc: Some(GrpcConfig {
+                address: "0.0.0.0:8001".parse().unwrap(),
+                reuse_port: false,
+                response_compression: CompressionLevel::None,
+                keepalive_time: Duration::from_secs(7200),
+                keepalive_timeout: Duration::from_secs(20),
+                max_connection_age: None,
+                max_connection_age_grace: None,
+            }),
+            metrics: Some(MetricsConfig {
+                address: "0.0.0.0:8002".parse().unwrap(),
+                interval: Duration::from_secs(2),
+            }),
+            log: LogConfig {
+                file: None,
+                format: LogFormat::Default,
+                info: true,
+                warning: true,
+                error: true,
+                verbose: 0,
+                access: false,
+            },
+            drain: DrainConfig { delay: Duration::ZERO, timeout: Duration::from_secs(30) },
+            without_effect: Vec::new(),
+        };
+        assert_eq!(resolve(""), Ok(expected));
+    }
+
+    #[test]
+    fn each_flag_reaches_its_field() {
+        let config = resolve(
+            "--id=a --max-connections=7 --client-timeout=2s --http-thread-count=3 --model-repository=x \
+             --model-store=y --model-config-name=fast --strict-model-config --max-queue-size=9 \
+             --backend-config=onnxruntime,default-max-batch-size=16 --model-load-thread-count=1 \
+             --strict-readiness=off --exit-on-error --reuse-http-port --http-max-input-size=100 \
+             --grpc-address=::1 --grpc-port=9001 --reuse-grpc-port --grpc-keepalive-time=1000 \
+             --grpc-keepalive-timeout=500 --grpc-infer-response-compression-level=high \
+             --grpc-max-connection-age=60000 --grpc-max-connection-age-grace=1s --metrics-interval-ms=250.5 \
+             --log-file=v.log --log-format=json --log-info=0 --log-warning=0 --log-error=0 --log-verbose=2 \
+             --access-log --drain-delay=500ms --exit-timeout-secs=5",
+        )
+        .unwrap();
+        assert_eq!(config.id, "a");
+        let ConnectionConfig { max_connections, client_timeout, thread_count } = config.connections;
+        assert_eq!((max_connections.get(), client_timeout.as_secs(), thread_count.get()), (7, 2, 3));
+        let repository = config.repository;
+        assert_eq!(repository.paths, [PathBuf::from("x"), PathBuf::from("y")]);
+        assert_eq!(repository.config_name.as_deref(), Some("fast"));
+        assert!(!repository.auto_complete && !repository.strict_readiness && repository.exit_on_error);
+        assert_eq!((repository.default_max_batch_size, repository.max_queue_size.get()), (16, 9));
+        assert_eq!(repository.load_thread_count.get(), 1);
+        let http = config.http.unwrap();
+        assert!(http.reuse_port);
+        assert_eq!(http.max_input_size, 100);
+        let grpc = config.grpc.unwrap();
+        assert_eq!((grpc.address, grpc.reuse_port), ("[::1]:9001".parse().unwrap(), true));
+        assert_eq!(grpc.response_compression, CompressionLevel::High);
+        assert_eq!((grpc.keepalive_time.as_millis(), grpc.keepalive_timeout.as_millis()), (1000, 500));
+        assert_eq!(grpc.max_connection_age, Some(Duration::from_secs(60)));
+        assert_eq!(grpc.max_connection_age_grace, Some(Duration::from_secs(1)));
+        assert_eq!(config.metrics.unwrap().interval, Duration::from_micros(250_500));
+        let log = config.log;
+        assert_eq!((log.file, log.format), (Some("v.log".into()), LogFormat::Json));
+        assert_eq!(
+            (log.info, log.warning, log.error, log.verbose, log.access),
+            (false, false, false, 2, true)
+        );
+        assert_eq!(
+            (config.drain.delay, config.drain.timeout),
+            (Duration::from_millis(500), Duration::from_secs(5))
+        );
+    }
+
+    #[test]
+    fn the_metrics_listen_where_http_does_unless_told() {
+        let metrics = |line| resolve(line).unwrap().metrics.unwrap().address.to_string();
+        assert_eq!(metrics("--http-address=127.0.0.1"), "127.0.0.1:8002");
+        assert_eq!(metrics("--http-address=127.0.0.1 --allow-http=no"), "127.0.0.1:8002");
+        assert_eq!(metrics("--http-address=127.0.0.1 --metrics-address=::"), "[::]:8002");
+        assert_eq!(resolve("--allow-metrics=false").unwrap().metrics, None);
+    }
+
+    #[track_caller]
+    fn check_refused(line: &str, expected: &str) {
+        assert_eq!(resolve(line).map(|_| ()), Err(expected.to_owned()));
+    }
+
+    #[test]
+    fn values_that_are_not_accepted() {
+        check_refused(
+            "--http-port=80000",
+            "--http-port is \"80000\", but it must be an integer from 0 to 65535, where 0 picks a free port",
+        );
+        check_refused(
+            "--access-log=maybe",
+            "--access-log is \"maybe\", but it must be true, on, yes or 1, or false, off, no or 0",
+        );
+        check_refused(
+            "--backend-config=onnxruntime,threads=2",
+            "--backend-config is \"onnxruntime,threads=2\", but it must be \
+             onnxruntime,default-max-batch-size=N, where N is an integer from 0 to 2147483647; \
+             default-max-batch-size is the only key known",
+        );
+        // Even where it would not be used.
+        assert!(resolve("--allow-grpc=false --grpc-port=x").is_err());
+        let long = resolve(&format!("--log-format={}", "x".repeat(100_000))).unwrap_err();
+        assert!(long.len() < 400, "{}", long.len());
+    }
+
+    #[test]
+    fn modes_and_places_that_are_not_supported() {
+        for mode in ["poll", "explicit"] {
+            check_refused(
+                &format!("--model-control-mode={mode}"),
+                &format!(
+                    "--model-control-mode is \"{mode}\": models are only loaded at start, all of them; give \
+                     \"none\", or leave it out"
+                ),
+            );
+        }
+        assert!(resolve("--model-control-mode=none").is_ok());
+        check_refused(
+            "--model-repository=s3://bucket/models",
+            "--model-repository is \"s3://bucket/models\": only local directories are served; copy or mount the \
+             models, and give their directory",
+        );
+    }
+
+    #[test]
+    fn listeners_do_not_share_a_port() {
+        check_refused(
+            "--grpc-port=8000",
+            "http-port and grpc-port are both 8000; give each its own, or 0 for a free one",
+        );
+        check_refused(
+            "--metrics-port=8001 --http-address=127.0.0.1",
+            "grpc-port and metrics-port are both 8001; give each its own, or 0 for a free one",
+        );
+        for fine in [
+            "--http-port=0 --grpc-port=0 --metrics-port=0",
+            "--grpc-port=8000 --allow-http=false",
+            "--http-address=127.0.0.1 --grpc-address=127.0.0.2 --grpc-port=8000",
+        ] {
+            assert!(resolve(fine).is_ok(), "{fine}");
+        }
+        check_refused(
+            "--allow-http=off --allow-grpc=off",
+            "nothing would be served: give --allow-http or --allow-grpc",
+        );
+    }
+
+    #[test]
+    fn options_of_triton_are_named_or_refused() {
+        let config = resolve("--trace-config=rate=1 --rate-limit off --backend-config=python,x=1").unwrap();
+        assert_eq!(config.without_effect, ["--rate-limit", "--trace-config", "--backend-config=python,…"]);
+        let refused = triton::OPTIONS.iter().filter(|option| option.refusal.is_some());
+        for option in refused {
+            let error = resolve(&format!("--{}=true", option.name)).unwrap_err();
+            assert!(error.starts_with(&format!("--{} is refused: ", option.name)), "{error}");
+        }
+        assert!(resolve("--grpc-use-ssl=false").is_ok());
+        assert!(resolve("--grpc-use-ssl").is_err());
+        assert!(resolve("--grpc-server-cert=false").is_err());
+    }
+}

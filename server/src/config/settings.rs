@@ -1,0 +1,113 @@
+//! The settings, in the order of the help: every one is declared here and nowhere else.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::kind::{
+    ADDRESS, BACKEND_SETTING, BYTES, COMPRESSION, CONTROL_MODE, COUNT, MILLISECONDS, MILLISECONDS_ABOVE_ZERO,
+    PATH, PATH_OR_EMPTY, PORT, SECONDS, SECONDS_ABOVE_ZERO, SWITCH, TEXT, THREADS, VERBOSITY,
+};
+use super::setting::DefaultValue::{Absent, Derived, Value};
+use super::setting::{Declaration, Group, Setting};
+use super::{BackendSetting, CompressionLevel, ControlMode, kind};
+use crate::logging::LogFormat;
+
+/// Declares each setting as a static, and [`ALL`] as the list of them.
+macro_rules! settings {
+    ($($group:ident { $($setting:ident: $value:ty = $declaration:expr;)* })*) => {
+        $($(pub(super) static $setting: Setting<$value> = $declaration.under(Group::$group);)*)*
+
+        /// Every setting, in the order of the help.
+        pub(super) static ALL: &[&Declaration] = &[$($(&$setting.declaration),*),*];
+    };
+}
+
+settings! {
+    Serving {
+        CONFIG: PathBuf = Setting::new("config", &PATH, Absent, "TOML file of settings; flags and environment win");
+        ID: String = Setting::new("id", &TEXT, Value("volley"), "Name of this server in its metadata");
+        MAX_CONNECTIONS: NonZeroUsize = Setting::new("max-connections", &COUNT, Value("10000"),
+            "Connections held at once; more wait until one closes");
+        CLIENT_TIMEOUT: Duration = Setting::new("client-timeout", &SECONDS_ABOVE_ZERO, Value("30s"),
+            "Longest wait for a client to send the next part of a request or to read its answer");
+    }
+    Models {
+        MODEL_REPOSITORY: PathBuf = Setting::new("model-repository", &PATH, Value("./model_repository"),
+            "Directory of models; may be repeated").also(&["model-store", "model-repo"]).repeatable();
+        MODEL_CONTROL_MODE: ControlMode = Setting::new("model-control-mode", &CONTROL_MODE, Value("none"),
+            "When models are loaded; \"none\": all of them, at start").rare();
+        MODEL_CONFIG_NAME: String = Setting::new("model-config-name", &TEXT, Absent,
+            "Prefer configs/NAME.pbtxt to a model's config.pbtxt");
+        MODEL_LOAD_THREAD_COUNT: NonZeroUsize = Setting::new("model-load-thread-count", &THREADS, Value("4"),
+            "Models loaded at the same time");
+        DISABLE_AUTO_COMPLETE_CONFIG: bool = Setting::new("disable-auto-complete-config", &SWITCH, Value("false"),
+            "Complete no configuration from the model file");
+        STRICT_MODEL_CONFIG: bool = Setting::new("strict-model-config", &SWITCH, Value("false"),
+            "Deprecated: the same as --disable-auto-complete-config").rare();
+        BACKEND_CONFIG: BackendSetting = Setting::new("backend-config", &BACKEND_SETTING, Absent,
+            "Setting of a backend: onnxruntime,default-max-batch-size=4; may be repeated").repeatable();
+        MAX_QUEUE_SIZE: NonZeroUsize = Setting::new("max-queue-size", &COUNT, Value("10000"),
+            "Requests that may wait for a model whose configuration sets no bound");
+        STRICT_READINESS: bool = Setting::new("strict-readiness", &SWITCH, Value("true"),
+            "Ready only when every model is");
+        EXIT_ON_ERROR: bool = Setting::new("exit-on-error", &SWITCH, Value("false"),
+            "Exit when a model fails to load at start");
+    }
+    Http {
+        ALLOW_HTTP: bool = Setting::new("allow-http", &SWITCH, Value("true"), "Serve HTTP");
+        HTTP_ADDRESS: IpAddr = Setting::new("http-address", &ADDRESS, Value("0.0.0.0"), "Address of HTTP");
+        HTTP_PORT: u16 = Setting::new("http-port", &PORT, Value("8000"), "Port of HTTP; 0 picks a free one");
+        REUSE_HTTP_PORT: bool = Setting::new("reuse-http-port", &SWITCH, Value("false"),
+            "Share the port with other processes (SO_REUSEPORT)").rare();
+        HTTP_THREAD_COUNT: NonZeroUsize = Setting::new("http-thread-count", &THREADS,
+            Derived("the number of cores"), "Threads that serve requests");
+        HTTP_MAX_INPUT_SIZE: NonZeroUsize = Setting::new("http-max-input-size", &BYTES, Value("67108864"),
+            "Largest request body, before and after decompression");
+    }
+    Grpc {
+        ALLOW_GRPC: bool = Setting::new("allow-grpc", &SWITCH, Value("true"), "Serve gRPC");
+        GRPC_ADDRESS: IpAddr = Setting::new("grpc-address", &ADDRESS, Value("0.0.0.0"), "Address of gRPC");
+        GRPC_PORT: u16 = Setting::new("grpc-port", &PORT, Value("8001"), "Port of gRPC; 0 picks a free one");
+        REUSE_GRPC_PORT: bool = Setting::new("reuse-grpc-port", &SWITCH, Value("false"),
+            "Share the port with other processes (SO_REUSEPORT)").rare();
+        GRPC_COMPRESSION: CompressionLevel = Setting::new("grpc-infer-response-compression-level", &COMPRESSION,
+            Value("none"), "Compression of inference responses").rare();
+        GRPC_KEEPALIVE_TIME: Duration = Setting::new("grpc-keepalive-time", &MILLISECONDS_ABOVE_ZERO,
+            Value("7200000"), "Quiet time of a connection after which it is pinged").rare();
+        GRPC_KEEPALIVE_TIMEOUT: Duration = Setting::new("grpc-keepalive-timeout", &MILLISECONDS_ABOVE_ZERO,
+            Value("20000"), "Longest wait for the answer to a ping").rare();
+        GRPC_MAX_CONNECTION_AGE: Duration = Setting::new("grpc-max-connection-age", &MILLISECONDS, Value("0"),
+            "Age at which a connection is told to close; 0: never").rare();
+        GRPC_MAX_CONNECTION_AGE_GRACE: Duration = Setting::new("grpc-max-connection-age-grace", &MILLISECONDS,
+            Value("0"), "Time a connection that was told to close has to finish; 0: no limit").rare();
+    }
+    Metrics {
+        ALLOW_METRICS: bool = Setting::new("allow-metrics", &SWITCH, Value("true"), "Serve /metrics");
+        METRICS_ADDRESS: IpAddr = Setting::new("metrics-address", &ADDRESS, Derived("the HTTP address"),
+            "Address of the metrics");
+        METRICS_PORT: u16 = Setting::new("metrics-port", &PORT, Value("8002"),
+            "Port of the metrics; 0 picks a free one");
+        METRICS_INTERVAL: Duration = Setting::new("metrics-interval-ms", &MILLISECONDS_ABOVE_ZERO, Value("2000"),
+            "Time between two readings of the machine's gauges").rare();
+    }
+    Logging {
+        LOG_FORMAT: LogFormat = Setting::new("log-format", &kind::LOG_FORMAT, Value("default"),
+            "Form of the lines: default, ISO8601 or json");
+        LOG_FILE: PathBuf = Setting::new("log-file", &PATH_OR_EMPTY, Derived("stderr"),
+            "File that log lines are appended to");
+        ACCESS_LOG: bool = Setting::new("access-log", &SWITCH, Value("false"), "Log one line for each request");
+        LOG_VERBOSE: u32 = Setting::new("log-verbose", &VERBOSITY, Value("0"),
+            "1: details; 2: more, and those of the libraries; 3: everything");
+        LOG_INFO: bool = Setting::new("log-info", &SWITCH, Value("true"), "Log what happens");
+        LOG_WARNING: bool = Setting::new("log-warning", &SWITCH, Value("true"), "Log what may go wrong");
+        LOG_ERROR: bool = Setting::new("log-error", &SWITCH, Value("true"), "Log what went wrong");
+    }
+    Shutdown {
+        DRAIN_DELAY: Duration = Setting::new("drain-delay", &SECONDS, Value("0"),
+            "Time to keep serving, no longer ready, after SIGTERM");
+        EXIT_TIMEOUT: Duration = Setting::new("exit-timeout-secs", &SECONDS, Value("30"),
+            "Longest wait for requests in flight, once the delay is over");
+    }
+}

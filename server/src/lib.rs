@@ -1,0 +1,4 @@
+//! Volley.
+
+pub mod config;
+pub mod logging;

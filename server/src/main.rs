@@ -1,0 +1,2 @@
+//! volley.
+fn main() {}

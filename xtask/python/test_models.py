@@ -1,0 +1,323 @@
+"""Writes the models that only tests need, as two model repositories.
+
+    python3 xtask/python/test_models.py --out DIRECTORY
+
+`sound/` holds models that load, `broken/` models that must not. A second run writes the same bytes.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import repository
+from onnx import TensorProto, helper, numpy_helper
+from repository import tensor
+
+# V2 data type, its name in ONNX graphs, its name in config.pbtxt.
+DATA_TYPES = [
+    ("BOOL", "BOOL", "TYPE_BOOL"),
+    ("UINT8", "UINT8", "TYPE_UINT8"),
+    ("UINT16", "UINT16", "TYPE_UINT16"),
+    ("UINT32", "UINT32", "TYPE_UINT32"),
+    ("UINT64", "UINT64", "TYPE_UINT64"),
+    ("INT8", "INT8", "TYPE_INT8"),
+    ("INT16", "INT16", "TYPE_INT16"),
+    ("INT32", "INT32", "TYPE_INT32"),
+    ("INT64", "INT64", "TYPE_INT64"),
+    ("FP16", "FLOAT16", "TYPE_FP16"),
+    ("FP32", "FLOAT", "TYPE_FP32"),
+    ("FP64", "DOUBLE", "TYPE_FP64"),
+    ("BYTES", "STRING", "TYPE_STRING"),
+    ("BF16", "BFLOAT16", "TYPE_BF16"),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    out = parser.parse_args().out
+    for name, models in [("sound", SOUND), ("broken", BROKEN)]:
+        shutil.rmtree(out / name, ignore_errors=True)
+        for write in models:
+            write(out / name)
+
+
+# Models that load.
+
+
+def identities(out):
+    """One model of each data type that answers what it is sent, a matrix of any size."""
+    for v2, in_graph, in_config in DATA_TYPES:
+        name = f"identity_{v2.lower()}"
+        made = identity(name, in_graph, ["rows", "columns"])
+        config = one_to_one(name, in_config, [-1, -1])
+        repository.write(out / name, {1: made}, config)
+
+
+def raw_bytes(out):
+    """A model that can be sent one string as the whole body of a request."""
+    config = one_to_one("raw_bytes", "TYPE_STRING", [1])
+    repository.write(out / "raw_bytes", {1: identity("raw_bytes", "STRING", [1])}, config)
+
+
+def no_config(out):
+    """Takes batches and has no configuration: all of it is completed from the graph."""
+    repository.write(out / "no_config", {1: identity("no_config", "FLOAT", ["batch", 3])})
+
+
+def no_config_fixed(out):
+    """Takes no batches and has no configuration."""
+    repository.write(out / "no_config_fixed", {1: identity("no_config_fixed", "FLOAT", [2, 3])})
+
+
+def reshape_scalar(out):
+    """Its items have no dimension: completed to dims [1] with an empty reshape."""
+    repository.write(out / "reshape_scalar", {1: identity("reshape_scalar", "FLOAT", ["batch"])})
+
+
+def external_weights(out):
+    """Weights in a file of their own: beside the graph, and in a directory that is called model.onnx."""
+    weight = numpy_helper.from_array(np.arange(4096, dtype=np.float32), "weight")
+    add = [helper.make_node("Add", ["INPUT0", "weight"], ["OUTPUT0"])]
+    for name, place in [("external_weights", ""), ("external_weights_directory", "model.onnx")]:
+        directory = out / name / "1" / place
+        directory.mkdir(parents=True)
+        made = repository.model(name, add, *ends("FLOAT", ["batch", 4096]), [weight])
+        onnx.save(made, directory / "model.onnx", save_as_external_data=True, location="weights.bin")
+        (out / name / "config.pbtxt").write_text(one_to_one(name, "TYPE_FP32", [4096], max_batch_size=4))
+
+
+def two_versions_specific(out):
+    """Versions 1 and 3 are served, 2 is not; each adds its number."""
+    name = "two_versions_specific"
+    config = one_to_one(name, "TYPE_FP32", [1], more="version_policy: { specific { versions: [ 1, 3 ] } }")
+    repository.write(out / name, {version: adds(name, version) for version in (1, 2, 3)}, config)
+
+
+def custom_filename(out):
+    """Its file is not called model.onnx."""
+    name = "custom_filename"
+    config = one_to_one(name, "TYPE_FP32", [1], more='default_model_filename: "network.onnx"')
+    repository.write(out / name, {1: adds(name, 1)}, config, filename="network.onnx")
+
+
+def slow(out):
+    """INPUT0 is how many matrices to multiply: a hundred take a few tenths of a second."""
+    nodes = [
+        helper.make_node("Squeeze", ["INPUT0"], ["rounds"]),
+        helper.make_node("ConstantOfShape", ["square"], ["start"], value=constant(1 / SIDE)),
+        *multiplications("rounds"),
+        helper.make_node("ReduceSum", ["product"], ["sum"], keepdims=0),
+        helper.make_node("Reshape", ["sum", "one"], ["OUTPUT0"]),
+    ]
+    initializers = [int64("square", [SIDE, SIDE]), int64("one", [1])]
+    made = repository.model("slow", nodes, [tensor("INPUT0", "INT64", [1])], [tensor("OUTPUT0", "FLOAT", [1])], initializers)
+    config = repository.config(
+        "slow", [("INPUT0", "TYPE_INT64", [1])], [("OUTPUT0", "TYPE_FP32", [1])], more=ONE_THREAD
+    )
+    repository.write(out / "slow", {1: made}, config)
+
+
+def optional_outputs(out):
+    """Three outputs: PLUS and TWICE take no time, EXPENSIVE some tenths of a second."""
+    nodes = [
+        helper.make_node("Add", ["INPUT0", "INPUT0"], ["TWICE"]),
+        helper.make_node("Add", ["INPUT0", "unit"], ["PLUS"]),
+        helper.make_node("Expand", ["INPUT0", "square"], ["start"]),
+        *multiplications("rounds"),
+        helper.make_node("ReduceMean", ["product"], ["mean"], keepdims=0),
+        helper.make_node("Reshape", ["mean", "one"], ["EXPENSIVE"]),
+    ]
+    initializers = [
+        constant(1.0, "unit"),
+        int64("square", [SIDE, SIDE]),
+        int64("one", [1]),
+        numpy_helper.from_array(np.array(100, np.int64), "rounds"),
+    ]
+    names = ["PLUS", "TWICE", "EXPENSIVE"]
+    outputs = [tensor(name, "FLOAT", [1]) for name in names]
+    made = repository.model("optional_outputs", nodes, [tensor("INPUT0", "FLOAT", [1])], outputs, initializers)
+    config = repository.config(
+        "optional_outputs", [("INPUT0", "TYPE_FP32", [1])], [(name, "TYPE_FP32", [1]) for name in names], more=ONE_THREAD
+    )
+    repository.write(out / "optional_outputs", {1: made}, config)
+
+
+def classes(out):
+    """Four numbers, and four strings, answered as they came; labels for three of them; no batches."""
+    for name, in_graph, in_config in [("classes", "FLOAT", "TYPE_FP32"), ("string_labels", "STRING", "TYPE_STRING")]:
+        config = repository.config(
+            name, [("INPUT0", in_config, [4])], [("OUTPUT0", in_config, [4], "labels.txt")]
+        )
+        repository.write(out / name, {1: identity(name, in_graph, [4])}, config)
+        (out / name / "labels.txt").write_text("ash\nbirch\ncedar\n")
+
+
+def fails_to_run(out):
+    """Answers OUTPUT0 = row number INPUT0 of three, and fails when there is no such row."""
+    name = "fails_to_run"
+    rows = numpy_helper.from_array(np.array([10, 20, 30], np.float32), "rows")
+    gather = [helper.make_node("Gather", ["rows", "INPUT0"], ["OUTPUT0"])]
+    made = repository.model(name, gather, [tensor("INPUT0", "INT64", [1])], [tensor("OUTPUT0", "FLOAT", [1])], [rows])
+    config = repository.config(name, [("INPUT0", "TYPE_INT64", [1])], [("OUTPUT0", "TYPE_FP32", [1])])
+    repository.write(out / name, {1: made}, config)
+
+
+SOUND = [
+    identities,
+    raw_bytes,
+    no_config,
+    no_config_fixed,
+    reshape_scalar,
+    external_weights,
+    two_versions_specific,
+    custom_filename,
+    slow,
+    optional_outputs,
+    classes,
+    fails_to_run,
+]
+
+# Models that must not load.
+
+
+def corrupt(out):
+    """The file is no graph."""
+    repository.write(out / "corrupt", {1: adds("corrupt", 1)}, one_to_one("corrupt", "TYPE_FP32", [1]))
+    (out / "corrupt" / "1" / "model.onnx").write_bytes(b"this is not a graph\n" * 50)
+
+
+def truncated(out):
+    """Half of the file is missing."""
+    repository.write(out / "truncated", {1: adds("truncated", 1)}, one_to_one("truncated", "TYPE_FP32", [1]))
+    file = out / "truncated" / "1" / "model.onnx"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+
+
+def contradicts(out):
+    """The configuration contradicts the graph: in a data type, in the dimensions, in a name."""
+    made = adds("contradicts", 1)
+    cases = {
+        "contradicts_data_type": one_to_one("contradicts_data_type", "TYPE_INT32", [1]),
+        "contradicts_dims": one_to_one("contradicts_dims", "TYPE_FP32", [2]),
+        "contradicts_input": one_to_one("contradicts_input", "TYPE_FP32", [1]).replace("INPUT0", "INPUT9"),
+        "contradicts_batching": one_to_one("contradicts_batching", "TYPE_FP32", [1], max_batch_size=8),
+    }
+    for name, config in cases.items():
+        repository.write(out / name, {1: made}, config)
+
+
+def bad_config(out):
+    """A field that no configuration has, a near miss for one that every configuration may have."""
+    config = one_to_one("bad_config", "TYPE_FP32", [1], more="max_batchsize: 8")
+    repository.write(out / "bad_config", {1: adds("bad_config", 1)}, config)
+
+
+def other_name(out):
+    """The configuration names another model than the directory."""
+    repository.write(out / "other_name", {1: adds("other_name", 1)}, one_to_one("another_name", "TYPE_FP32", [1]))
+
+
+def no_versions(out):
+    """There is a configuration and nothing to serve."""
+    (out / "no_versions").mkdir(parents=True)
+    (out / "no_versions" / "config.pbtxt").write_text(one_to_one("no_versions", "TYPE_FP32", [1]))
+
+
+def missing_file(out):
+    """The only version is an empty directory."""
+    (out / "missing_file" / "1").mkdir(parents=True)
+    (out / "missing_file" / "config.pbtxt").write_text(one_to_one("missing_file", "TYPE_FP32", [1]))
+
+
+def missing_weights(out):
+    """The graph's external weights are gone."""
+    weight = numpy_helper.from_array(np.arange(4096, dtype=np.float32), "weight")
+    add = [helper.make_node("Add", ["INPUT0", "weight"], ["OUTPUT0"])]
+    directory = out / "missing_weights" / "1"
+    directory.mkdir(parents=True)
+    made = repository.model("missing_weights", add, *ends("FLOAT", [4096]), [weight])
+    onnx.save(made, directory / "model.onnx", save_as_external_data=True, location="weights.bin")
+    (directory / "weights.bin").unlink()
+
+
+BROKEN = [
+    corrupt,
+    truncated,
+    contradicts,
+    bad_config,
+    other_name,
+    no_versions,
+    missing_file,
+    missing_weights,
+]
+
+# What they are made of.
+
+SIDE = 512
+# Time then depends on the machine's speed alone, not on the number of its cores.
+ONE_THREAD = """
+instance_group [
+  {
+    kind: KIND_CPU
+    count: 1
+  }
+]
+parameters: { key: "intra_op_thread_count" value: { string_value: "1" } }
+"""
+
+
+def identity(name, datatype, shape):
+    node = helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])
+    return repository.model(name, [node], *ends(datatype, shape))
+
+
+def adds(name, number):
+    """OUTPUT0 = INPUT0 + `number`, one number each."""
+    node = helper.make_node("Add", ["INPUT0", "number"], ["OUTPUT0"])
+    return repository.model(name, [node], *ends("FLOAT", [1]), [constant(float(number), "number")])
+
+
+def ends(datatype, shape):
+    """The inputs and the outputs of a graph from INPUT0 to OUTPUT0."""
+    return [tensor("INPUT0", datatype, shape)], [tensor("OUTPUT0", datatype, shape)]
+
+
+def one_to_one(name, data_type, dims, max_batch_size=0, more=""):
+    """The configuration of a model from INPUT0 to OUTPUT0."""
+    return repository.config(
+        name, [("INPUT0", data_type, dims)], [("OUTPUT0", data_type, dims)], max_batch_size, more
+    )
+
+
+def constant(value, name=""):
+    return numpy_helper.from_array(np.array([value], np.float32), name)
+
+
+def int64(name, values):
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+def multiplications(rounds):
+    """Nodes that multiply `start` by the matrix of means, `rounds` times, into `product`."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["again"], ["still"]),
+            helper.make_node("MatMul", ["state", "means"], ["next"]),
+        ],
+        "round",
+        [tensor("round", "INT64", []), tensor("again", "BOOL", []), tensor("state", "FLOAT", [SIDE, SIDE])],
+        [tensor("still", "BOOL", []), tensor("next", "FLOAT", [SIDE, SIDE])],
+    )
+    return [
+        helper.make_node("Constant", [], ["side"], value=int64("", [SIDE, SIDE])),
+        helper.make_node("ConstantOfShape", ["side"], ["means"], value=constant(1 / SIDE)),
+        helper.make_node("Loop", [rounds, "", "start"], ["product"], body=body),
+    ]
+
+
+if __name__ == "__main__":
+    main()
