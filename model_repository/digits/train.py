@@ -61,7 +61,7 @@ def strong_layers(pixels, labels):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # It stops after 60 rounds on purpose.
         model.fit(shifted.reshape(-1, 64), repeated)
-    return list(zip(model.coefs_, model.intercepts_))
+    return list(zip(model.coefs_, model.intercepts_, strict=True))
 
 
 def shifts(images):
@@ -85,9 +85,7 @@ def save(layers, path):
             numpy_helper.from_array(np.asarray(bias, np.float32), f"bias_{index}"),
         ]
         sum_name = "scores" if last else f"sum_{index}"
-        nodes.append(
-            helper.make_node("Gemm", [f"activation_{index}", f"weight_{index}", f"bias_{index}"], [sum_name])
-        )
+        nodes.append(helper.make_node("Gemm", [f"activation_{index}", f"weight_{index}", f"bias_{index}"], [sum_name]))
         if not last:
             nodes.append(helper.make_node("Relu", [sum_name], [f"activation_{index + 1}"]))
     nodes.append(helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1))

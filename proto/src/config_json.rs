@@ -1,26 +1,15 @@
 //! [`ModelConfig`] as JSON: field names as in the .proto file, enums by name, 64-bit integers as numbers.
 
-use prost_reflect::{DynamicMessage, SerializeOptions};
+use prost_reflect::DynamicMessage;
 use serde_json::Value;
 
-use crate::{ModelConfig, config_text::MAX_BYTES, model_config_descriptor};
+use crate::{ModelConfig, config_text::MAX_BYTES, message_json, model_config_descriptor};
 
 /// Prints a configuration with every default, as Triton does.
 ///
 /// Empty lists and maps are printed; messages and members of a `oneof` that are not set are left out.
 pub fn to_json(config: &ModelConfig) -> Value {
-    let mut message = DynamicMessage::new(model_config_descriptor());
-    message.transcode_from(config).expect("a ModelConfig is a message of its own descriptor");
-    let mut serializer = serde_json::Serializer::new(Vec::new());
-    let options = SerializeOptions::new()
-        .stringify_64_bit_integers(false)
-        .use_proto_field_name(true)
-        .skip_default_fields(false);
-    message
-        .serialize_with_options(&mut serializer, &options)
-        .expect("map keys are strings, memory takes all");
-    // By way of text, because a `Value` made directly widens 0.1_f32 to 0.10000000149011612.
-    serde_json::from_slice(&serializer.into_inner()).expect("it was just written as JSON")
+    message_json::to_json("inference.ModelConfig", config)
 }
 
 /// Reads a configuration. Names may be as in the .proto file or in camel case, integers may be strings.

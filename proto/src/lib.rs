@@ -8,6 +8,7 @@
 //!   tensor contents decoded from a `Bytes` body share its buffer.
 //! * [`config_text`]: `config.pbtxt` to [`ModelConfig`], with errors that point at the place.
 //! * [`config_json`]: [`ModelConfig`] to and from JSON, as `GET /v2/models/NAME/config` prints it.
+//! * [`message_json`]: any other message as the HTTP protocol prints it.
 //! * [`FILE_DESCRIPTOR_SET`] and [`descriptors`]: the contract about itself, for gRPC reflection.
 //!
 //! This crate knows nothing of serving: it reads no file, checks no value against another, and
@@ -19,6 +20,7 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 pub mod config_json;
 pub mod config_text;
+pub mod message_json;
 
 /// The protobuf package `inference`, generated.
 ///

@@ -1,4 +1,23 @@
-//! Volley.
+//! Volley: an inference server for ONNX models that speaks the KServe V2 / Triton protocols.
+//!
+//! The composition root of the data plane. In the order a request meets the parts: [`serve`] accepts
+//! connections, [`http`] and [`grpc`] decode, [`infer`] tells the life of a request, and the crates
+//! `traffic` and `inference` do the work. [`describe`] answers questions about the server and its models,
+//! [`admin`] exports metrics, [`drain`] stops it all in order.
+#![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
+pub mod describe;
+pub mod drain;
+pub mod grpc;
+pub mod http;
+pub mod infer;
 pub mod logging;
+pub mod readiness;
+pub mod request_id;
+pub mod serve;
+pub mod server;
+pub mod tensor_bytes;

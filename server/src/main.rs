@@ -1,2 +1,118 @@
-//! volley.
-fn main() {}
+//! `volley`: parse, build, serve, drain; or one of the commands.
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use ort_backend::OrtBackend;
+use volley::cli::{check, infer, models};
+use volley::config::{Config, Flags};
+use volley::{logging, server};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// An inference server for ONNX models that speaks the KServe V2 / Triton protocols.
+///
+/// Without a command it serves the models of --model-repository until SIGTERM or SIGINT.
+#[derive(Parser)]
+#[command(name = "volley", version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Validate model repositories without serving them; fails when anything is wrong
+    Check {
+        /// Model repositories
+        #[arg(required = true, value_name = "DIR")]
+        repositories: Vec<PathBuf>,
+    },
+    /// Send one request to a running server and print the answer
+    Infer(infer::InferArgs),
+    /// List the models of a running server
+    Models(models::ModelsArgs),
+}
+
+/// What was asked for cannot be understood (`EX_USAGE` of sysexits).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        None => serve(arguments.flags),
+        Some(Command::Check { repositories }) => {
+            finish(OrtBackend::load().map_err(Into::into).and_then(|backend| {
+                check::run(
+                    repositories,
+                    &backend,
+                    ort_backend::acts_on_parameter,
+                    &mut std::io::stdout().lock(),
+                )
+            }))
+        }
+        Some(Command::Infer(args)) => client(async { infer::run(args, &mut std::io::stdout().lock()).await }),
+        Some(Command::Models(args)) => {
+            client(async { models::run(args, &mut std::io::stdout().lock()).await })
+        }
+    }
+}
+
+fn serve(flags: Flags) -> ExitCode {
+    let config = match Config::load(flags) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error.to_string(), USAGE),
+    };
+    let logging = match logging::start(&config.log) {
+        Ok(logging) => logging,
+        Err(error) => return refuse(&error.to_string(), USAGE),
+    };
+    config.report_options_without_effect();
+    let backend = match OrtBackend::load() {
+        Ok(backend) => backend,
+        Err(error) => {
+            drop(logging); // what it still holds comes first
+            return refuse(&error.to_string(), 1);
+        }
+    };
+    let library = backend.library();
+    tracing::info!(library = %library.path.display(), found = library.origin, "ONNX Runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.connections.thread_count.get())
+        .enable_all()
+        .build();
+    let served = match runtime {
+        Ok(runtime) => {
+            runtime.block_on(server::run(config, logging.settings(), backend, ort_backend::acts_on_parameter))
+        }
+        Err(error) => Err(anyhow::anyhow!("cannot start the runtime: {error}")),
+    };
+    drop(logging);
+    finish(served)
+}
+
+/// Runs a command that talks to a server: one thread is enough.
+fn client(command: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    finish(runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(command)))
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&format!("{error:#}"), 1),
+    }
+}
+
+/// One line on stderr.
+fn refuse(reason: &str, code: u8) -> ExitCode {
+    // Without stderr there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "volley: {reason}");
+    ExitCode::from(code)
+}

@@ -51,7 +51,7 @@ const DECIDES: &[&str] = &[
     "server/model/src/",
     "server/traffic/src/",
     "server/inference/src/config",
-    "server/inference/src/version_policy",
+    "server/inference/src/repository/version_policy",
 ];
 
 /// How a program reads the time.

@@ -1,13 +1,13 @@
 """Writes models that are too big to commit.
 
-    python3 xtask/python/models.py --out DIRECTORY [mlp] [resnet50] [minilm]
+python3 xtask/python/models.py --out DIRECTORY [mlp] [resnet50] [minilm]
 """
 
 import argparse
 from pathlib import Path
 
-import mlp
 import minilm
+import mlp
 import resnet50
 
 MODELS = {"mlp": mlp.write, "resnet50": resnet50.write, "minilm": minilm.write}
@@ -16,7 +16,9 @@ MODELS = {"mlp": mlp.write, "resnet50": resnet50.write, "minilm": minilm.write}
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="the model repository to write to")
-    parser.add_argument("names", nargs="*", metavar="MODEL", help=f"which of {', '.join(MODELS)}; all when none is named")
+    parser.add_argument(
+        "names", nargs="*", metavar="MODEL", help=f"which of {', '.join(MODELS)}; all when none is named"
+    )
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in MODELS]
     if unknown:

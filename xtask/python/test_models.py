@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import repository
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from repository import tensor
 
 # V2 data type, its name in ONNX graphs, its name in config.pbtxt.
@@ -113,7 +113,9 @@ def slow(out):
         helper.make_node("Reshape", ["sum", "one"], ["OUTPUT0"]),
     ]
     initializers = [int64("square", [SIDE, SIDE]), int64("one", [1])]
-    made = repository.model("slow", nodes, [tensor("INPUT0", "INT64", [1])], [tensor("OUTPUT0", "FLOAT", [1])], initializers)
+    made = repository.model(
+        "slow", nodes, [tensor("INPUT0", "INT64", [1])], [tensor("OUTPUT0", "FLOAT", [1])], initializers
+    )
     config = repository.config(
         "slow", [("INPUT0", "TYPE_INT64", [1])], [("OUTPUT0", "TYPE_FP32", [1])], more=ONE_THREAD
     )
@@ -140,7 +142,10 @@ def optional_outputs(out):
     outputs = [tensor(name, "FLOAT", [1]) for name in names]
     made = repository.model("optional_outputs", nodes, [tensor("INPUT0", "FLOAT", [1])], outputs, initializers)
     config = repository.config(
-        "optional_outputs", [("INPUT0", "TYPE_FP32", [1])], [(name, "TYPE_FP32", [1]) for name in names], more=ONE_THREAD
+        "optional_outputs",
+        [("INPUT0", "TYPE_FP32", [1])],
+        [(name, "TYPE_FP32", [1]) for name in names],
+        more=ONE_THREAD,
     )
     repository.write(out / "optional_outputs", {1: made}, config)
 
@@ -148,9 +153,7 @@ def optional_outputs(out):
 def classes(out):
     """Four numbers, and four strings, answered as they came; labels for three of them; no batches."""
     for name, in_graph, in_config in [("classes", "FLOAT", "TYPE_FP32"), ("string_labels", "STRING", "TYPE_STRING")]:
-        config = repository.config(
-            name, [("INPUT0", in_config, [4])], [("OUTPUT0", in_config, [4], "labels.txt")]
-        )
+        config = repository.config(name, [("INPUT0", in_config, [4])], [("OUTPUT0", in_config, [4], "labels.txt")])
         repository.write(out / name, {1: identity(name, in_graph, [4])}, config)
         (out / name / "labels.txt").write_text("ash\nbirch\ncedar\n")
 
@@ -288,9 +291,7 @@ def ends(datatype, shape):
 
 def one_to_one(name, data_type, dims, max_batch_size=0, more=""):
     """The configuration of a model from INPUT0 to OUTPUT0."""
-    return repository.config(
-        name, [("INPUT0", data_type, dims)], [("OUTPUT0", data_type, dims)], max_batch_size, more
-    )
+    return repository.config(name, [("INPUT0", data_type, dims)], [("OUTPUT0", data_type, dims)], max_batch_size, more)
 
 
 def constant(value, name=""):

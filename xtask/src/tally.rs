@@ -21,10 +21,10 @@ impl Tally {
     /// `Summary [ 0.1s] 7 tests run: 5 passed (1 slow), 1 failed, 1 timed out, 0 skipped`.
     pub(crate) fn read_rust(&mut self, line: &str) {
         let line = without_colours(line);
-        let line = line.trim_start();
+        // Nextest shows the output of a failed test indented, and that has a result of its own.
         let counts = match line.strip_prefix("test result:") {
             Some(counts) => counts,
-            None if line.starts_with("Summary [") => line.rsplit(':').next().unwrap_or_default(),
+            None if line.trim_start().starts_with("Summary [") => line.rsplit(':').next().unwrap_or_default(),
             None => return,
         };
         for count in counts.split([',', ';', '.']) {
@@ -104,6 +104,13 @@ mod tests {
                         \u{1b}[1m5\u{1b}[0m \u{1b}[32;1mpassed\u{1b}[0m, \u{1b}[1m3\u{1b}[0m \
                         \u{1b}[31;1mfailed\u{1b}[0m, 1 timed out, 1 exec failed, 0 skipped";
         assert_eq!(counted(&[coloured]), (5, 5));
+    }
+
+    #[test]
+    fn a_failed_test_shown_by_nextest_is_not_counted_twice() {
+        let shown = "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 13 filtered out";
+        let summary = "     Summary [   8.211s] 162 tests run: 159 passed, 1 failed, 2 skipped";
+        assert_eq!(counted(&[shown, summary]), (159, 1));
     }
 
     #[test]

@@ -9,9 +9,7 @@ import grpc
 import numpy as np
 import pytest
 from public_clients import MODULES, Client
-from volley import CHECKOUT, Server
-
-SAMPLES = CHECKOUT / "model_repository"
+from server_process import CHECKOUT, SAMPLES, Server
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import inspect
 
+import ml_dtypes
 import numpy as np
 
 MODULES = {
@@ -68,5 +69,6 @@ DATA_TYPES = {
     np.dtype(np.float16): "FP16",
     np.dtype(np.float32): "FP32",
     np.dtype(np.float64): "FP64",
+    np.dtype(ml_dtypes.bfloat16): "BF16",
     np.dtype(np.object_): "BYTES",
 }

@@ -55,10 +55,9 @@ def test_model_metadata_without_batches_shows_the_dimensions_alone(client):
     assert numbers(metadata["inputs"]) == [{"name": "INPUT0", "datatype": "FP32", "shape": [2, 3]}]
 
 
-def test_model_metadata_lists_every_version(client):
-    for version in ("", "1", "2"):
-        metadata = client.describe("get_model_metadata", "digits", version)
-        assert sorted(metadata["versions"]) == ["1", "2"], version
+def test_model_metadata_lists_the_versions(client):
+    assert sorted(client.describe("get_model_metadata", "digits")["versions"]) == ["1", "2"]
+    assert client.describe("get_model_metadata", "digits", "1")["versions"] == ["1"]
     assert sorted(client.describe("get_model_metadata", "two_versions_specific")["versions"]) == ["1", "3"]
 
 
@@ -85,7 +84,7 @@ def test_a_missing_config_is_completed_from_the_graph(client):
     assert "reshape" in scalar and not scalar["reshape"].get("shape")
 
 
-def test_the_index_lists_every_version_and_its_state(client):
+def test_the_index_lists_the_versions_and_its_state(client):
     index = client.describe("get_model_repository_index")
     entries = index["models"] if client.is_grpc else index
     states = {(entry["name"], entry["version"]): entry["state"] for entry in entries}

@@ -77,6 +77,11 @@ pub struct EncodedResponse {
 }
 
 impl EncodedResponse {
+    /// The JSON part, without the binary tensors.
+    pub fn json(&self) -> &[u8] {
+        &self.body[..self.json_length.unwrap_or(self.body.len()).min(self.body.len())]
+    }
+
     /// Reads the answer. Binary outputs share its memory.
     ///
     /// # Errors

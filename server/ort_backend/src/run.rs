@@ -99,7 +99,8 @@ fn name(names: &[CString], index: usize) -> Result<*const c_char, Status> {
         .ok_or_else(|| Status(format!("the model has no tensor {index}")))
 }
 
-/// Runs the session once; ONNX Runtime allocates the outputs, and computes none but these.
+/// Runs the session once; ONNX Runtime allocates the outputs, and gives none but these (it executes the
+/// whole graph all the same).
 fn run(
     session: &Session,
     input_names: &[*const c_char],

@@ -44,10 +44,6 @@ impl FromArgMatches for Flags {
 
 fn setting(declaration: &Declaration, order: usize) -> Arg {
     let help = match declaration.default {
-        _ if declaration.switch => match declaration.default {
-            DefaultValue::Value(value) => format!("{} [{value}]", declaration.help),
-            _ => declaration.help.to_owned(),
-        },
         DefaultValue::Value(value) | DefaultValue::Derived(value) => {
             format!("{} [{value}]", declaration.help)
         }
@@ -83,6 +79,7 @@ fn argument(name: &'static str, switch: bool, action: ArgAction) -> Arg {
 mod tests {
     use clap::Args;
 
+    use super::super::setting::Group;
     use super::*;
 
     #[track_caller]
@@ -134,10 +131,39 @@ mod tests {
     }
 
     #[test]
+    fn the_flags_stand_beside_subcommands() {
+        #[derive(clap::Parser)]
+        #[command(args_conflicts_with_subcommands = true)]
+        struct Line {
+            #[command(flatten)]
+            flags: Flags,
+            #[command(subcommand)]
+            command: Option<Task>,
+        }
+        #[derive(clap::Subcommand)]
+        enum Task {
+            Check { directories: Vec<String> },
+        }
+        let parse =
+            |words: &[&str]| <Line as clap::Parser>::try_parse_from(words).map_err(|error| error.kind());
+        let serve = parse(&["volley", "--http-port", "1"]).unwrap();
+        assert_eq!((serve.flags.given, serve.command.is_none()), (one("http-port", &["1"]), true));
+        let check = parse(&["volley", "check", "a", "b"]).unwrap();
+        let Some(Task::Check { directories }) = check.command else { panic!("no subcommand") };
+        assert_eq!(
+            (directories.as_slice(), check.flags),
+            (["a".to_owned(), "b".to_owned()].as_slice(), Flags::default())
+        );
+    }
+
+    #[test]
     fn help_is_short() {
         let help = Flags::augment_args(Command::new("volley")).term_width(110).render_help().to_string();
-        println!("{help}");
         assert!(help.lines().count() <= 75, "{} lines:\n{help}", help.lines().count());
-        assert!(!help.contains("trace-config"), "{help}");
+        for hidden in ["--trace-config", "--grpc-keepalive-time"] {
+            assert!(!help.contains(hidden), "{help}");
+        }
+        let headings = Group::ALL.map(|group| help.find(&format!("\n{}:\n", group.title())));
+        assert!(headings.is_sorted() && headings[0].is_some(), "{help}");
     }
 }

@@ -98,7 +98,7 @@ pub(super) const LOG_FORMAT: Kind<LogFormat> =
     Kind::new("FORMAT", "default, ISO8601 or json", LogFormat::parse);
 
 pub(super) const BACKEND_SETTING: Kind<BackendSetting> = Kind::new(
-    "BACKEND,KEY=VALUE",
+    "SETTING",
     "onnxruntime,default-max-batch-size=N, where N is an integer from 0 to 2147483647; \
      default-max-batch-size is the only key known",
     backend_setting,
@@ -106,9 +106,9 @@ pub(super) const BACKEND_SETTING: Kind<BackendSetting> = Kind::new(
 
 fn switch(text: &str) -> Option<bool> {
     let is = |word: &&str| text.eq_ignore_ascii_case(word);
-    if ["true", "on", "yes", "1"].iter().any(|word| is(word)) {
+    if ["true", "on", "yes", "1"].iter().any(is) {
         Some(true)
-    } else if ["false", "off", "no", "0"].iter().any(|word| is(word)) {
+    } else if ["false", "off", "no", "0"].iter().any(is) {
         Some(false)
     } else {
         None

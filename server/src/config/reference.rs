@@ -19,7 +19,8 @@ with a sentence that names the setting, the value and where it was given.
 - A setting that may be repeated takes an array in the file (`model-repository = [\"a\", \"b\"]`) and semicolons in
   the environment (`VOLLEY_MODEL_REPOSITORY=\"a;b\"`). The values of the strongest source replace those of others.
 - An environment variable that is empty counts as not set.
-- Names that Triton has mean what they mean there. `--exit-on-error` alone has another default (Triton: `true`).
+- Names that Triton has mean what they mean there. Other defaults than Triton's: `--exit-on-error` (there `true`),
+  `--http-thread-count` (8) and `--id` (`triton`).
 ";
 
 /// The whole page.

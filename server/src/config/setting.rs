@@ -55,6 +55,8 @@ pub(super) enum Group {
 }
 
 impl Group {
+    /// In the order of the help.
+    #[cfg(test)]
     pub(super) const ALL: [Group; 7] = [
         Group::Serving,
         Group::Models,

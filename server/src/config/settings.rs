@@ -43,11 +43,11 @@ settings! {
         MODEL_LOAD_THREAD_COUNT: NonZeroUsize = Setting::new("model-load-thread-count", &THREADS, Value("4"),
             "Models loaded at the same time");
         DISABLE_AUTO_COMPLETE_CONFIG: bool = Setting::new("disable-auto-complete-config", &SWITCH, Value("false"),
-            "Complete no configuration from the model file");
+            "Complete no configuration from the model file").rare();
         STRICT_MODEL_CONFIG: bool = Setting::new("strict-model-config", &SWITCH, Value("false"),
             "Deprecated: the same as --disable-auto-complete-config").rare();
         BACKEND_CONFIG: BackendSetting = Setting::new("backend-config", &BACKEND_SETTING, Absent,
-            "Setting of a backend: onnxruntime,default-max-batch-size=4; may be repeated").repeatable();
+            "Setting of a backend, as onnxruntime,default-max-batch-size=4; may be repeated").repeatable();
         MAX_QUEUE_SIZE: NonZeroUsize = Setting::new("max-queue-size", &COUNT, Value("10000"),
             "Requests that may wait for a model whose configuration sets no bound");
         STRICT_READINESS: bool = Setting::new("strict-readiness", &SWITCH, Value("true"),

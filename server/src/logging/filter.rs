@@ -38,7 +38,7 @@ impl Filter {
 
     fn shows(&self, level: Level, target: &str) -> bool {
         if target == ACCESS_TARGET {
-            return self.access;
+            return self.access && level <= Level::INFO;
         }
         match level {
             Level::ERROR => self.error,

@@ -28,6 +28,8 @@ pub(super) struct Plan {
     config_file: String,
     config: ModelConfig,
     placement: Placement,
+    /// Fields that are valid but not acted on yet.
+    pub(super) unacted: Vec<String>,
     /// To be loaded, lowest first.
     pub(super) versions: Vec<ModelVersion>,
 }
@@ -36,9 +38,6 @@ pub(super) struct Plan {
 pub(super) fn plan(name: &ModelName, directory: &Path, settings: &Settings) -> Result<Plan, LoadError> {
     let (config_file, mut config) = read_config(name, directory, settings)?;
     let unacted = config::unacted(&config, |key| (settings.acts_on_parameter)(key));
-    if !unacted.is_empty() {
-        warn!(model = %name, fields = unacted.join(", "), "valid, but not acted on yet");
-    }
     let placement = config::normalise(&mut config, name, settings.cores)
         .map_err(|reason| LoadError::Config { file: config_file.clone(), reason })?;
     let available = scan::versions(directory)
@@ -63,6 +62,7 @@ pub(super) fn plan(name: &ModelName, directory: &Path, settings: &Settings) -> R
         config_file,
         config,
         placement,
+        unacted,
         versions: chosen.versions,
     })
 }

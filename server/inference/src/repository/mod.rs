@@ -15,7 +15,7 @@ use std::thread;
 
 use arc_swap::ArcSwap;
 use model::{InferError, ModelName, ModelVersion};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::backend::Backend;
 use crate::config::Completion;
@@ -55,6 +55,8 @@ struct ModelEntry {
     versions: BTreeMap<ModelVersion, VersionState>,
     /// Why no version could even be tried.
     problem: Option<String>,
+    /// What its configuration asks for and nothing acts on yet.
+    unacted: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -136,7 +138,11 @@ impl Repository {
             Ok(plan) => plan,
             Err(error) => return self.fail(name, error.to_string()),
         };
+        if !plan.unacted.is_empty() {
+            warn!(model = %name, fields = plan.unacted.join(", "), "valid, but not acted on yet");
+        }
         self.update(name, |entry| {
+            entry.unacted.clone_from(&plan.unacted);
             entry.versions = plan.versions.iter().map(|version| (*version, VersionState::Loading)).collect();
         });
         for &version in &plan.versions {
@@ -215,6 +221,16 @@ impl Repository {
         };
         let ready: Vec<_> = entry.ready().cloned().collect();
         if ready.is_empty() { Err(InferError::NoReadyVersion { model: name.clone() }) } else { Ok(ready) }
+    }
+
+    /// The fields of each model's configuration that are valid but not acted on yet, by model.
+    pub fn unacted(&self) -> Vec<(ModelName, Vec<String>)> {
+        let models = self.models.load();
+        let with_any = models.iter().filter(|(_, entry)| !entry.unacted.is_empty());
+        let mut unacted: Vec<_> =
+            with_any.map(|(name, entry)| (name.clone(), entry.unacted.clone())).collect();
+        unacted.sort();
+        unacted
     }
 
     /// Every model and version with its state, by name and version.

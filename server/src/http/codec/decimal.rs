@@ -1,5 +1,7 @@
 //! A decimal number as JSON writes it, and the integer or IEEE 754 number nearest to it.
 
+use std::cmp::Ordering;
+
 /// The powers of ten that an FP64 holds exactly.
 const POWERS_OF_TEN: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
@@ -8,6 +10,9 @@ const POWERS_OF_TEN: [f64; 23] = [
 
 /// Digits that always fit in 64 bits.
 const MAX_DIGITS: usize = 19;
+
+/// Integers up to this one are exact as FP64.
+const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
 
 /// Bounds the relative error of [`Decimal::approximate`], which rounds twice, by half a unit each time, and
 /// of one multiplication after it.
@@ -44,8 +49,7 @@ impl<'a> Decimal<'a> {
     pub(super) fn scan(json: &'a [u8]) -> Result<Decimal<'a>, usize> {
         let negative = json.first() == Some(&b'-');
         let start = usize::from(negative);
-        let mut significand = 0;
-        let mut at = digits(json, start, &mut significand);
+        let (mut significand, mut at) = digits(json, start, 0);
         let mut count = at - start;
         if count == 0 {
             return Err(at);
@@ -58,7 +62,7 @@ impl<'a> Decimal<'a> {
         if json.get(at) == Some(&b'.') {
             integral = false;
             let point = at + 1;
-            at = digits(json, point, &mut significand);
+            (significand, at) = digits(json, point, significand);
             if at == point {
                 return Err(at);
             }
@@ -97,7 +101,6 @@ impl<'a> Decimal<'a> {
     /// The FP64 nearest to it; infinite beyond the range.
     #[inline(always)]
     pub(super) fn to_f64(self) -> f64 {
-        const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
         // Both operands are exact, so that the one operation rounds correctly (Clinger's fast path).
         let magnitude = match self.approximate() {
             Some(value) if self.significand <= EXACT => value,
@@ -109,14 +112,30 @@ impl<'a> Decimal<'a> {
     /// The `F` nearest to it; infinite beyond the range.
     #[inline(always)]
     pub(super) fn to<F: Float>(self) -> F {
-        let magnitude = match self.approximate() {
-            // When both ends of the error's interval round to one number, so does what lies between.
-            Some(value) if F::round(value * (1.0 - ERROR)) == F::round(value * (1.0 + ERROR)) => {
-                F::round(value)
-            }
-            _ => F::round_exactly(&self),
-        };
+        let magnitude = self.between().unwrap_or_else(|| F::round_exactly(&self));
         if self.negative { magnitude.negate() } else { magnitude }
+    }
+
+    /// When both ends of the approximation's interval round to one number, so does all that lies between.
+    #[inline(always)]
+    fn between<F: Float>(&self) -> Option<F> {
+        let value = self.approximate()?;
+        let least = F::round(value * (1.0 - ERROR));
+        (least == F::round(value * (1.0 + ERROR))).then_some(least)
+    }
+
+    /// How its absolute value compares with `nearest`, the FP64 nearest to it; `None` when that takes more than
+    /// one operation. The error of a correctly rounded product or quotient is an FP64 itself, and a fused
+    /// multiplication and addition yields it.
+    pub(super) fn compare_with_nearest(&self, nearest: f64) -> Option<Ordering> {
+        let power = self.power().filter(|_| self.fits && self.significand <= EXACT)?;
+        let significand = self.significand as f64;
+        let error = if self.exponent < 0 {
+            nearest.mul_add(-power, significand)
+        } else {
+            significand.mul_add(power, -nearest)
+        };
+        error.partial_cmp(&0.0)
     }
 
     /// Its absolute value as the standard algorithm finds it from the text.
@@ -132,10 +151,16 @@ impl<'a> Decimal<'a> {
         if !self.fits {
             return None;
         }
-        let power = *POWERS_OF_TEN.get(usize::try_from(self.exponent.unsigned_abs()).ok()?)?;
+        let power = self.power()?;
         // Rounds when the significand has more than 53 bits; the error allows for it.
         let significand = self.significand as f64;
         Some(if self.exponent < 0 { significand / power } else { significand * power })
+    }
+
+    /// 10^|exponent|, when an FP64 holds it exactly.
+    #[inline(always)]
+    fn power(&self) -> Option<f64> {
+        POWERS_OF_TEN.get(usize::try_from(self.exponent.unsigned_abs()).ok()?).copied()
     }
 }
 
@@ -167,14 +192,14 @@ pub(super) fn power_of_ten_times(significand: f64, exponent: i32) -> f64 {
     }
 }
 
-/// Reads digits from `at` on into `significand`, wrapping; where they end.
+/// Appends the digits from `at` on to `significand`, wrapping; the result and where they end.
 #[inline(always)]
-fn digits(json: &[u8], mut at: usize, significand: &mut u64) -> usize {
+fn digits(json: &[u8], mut at: usize, mut significand: u64) -> (u64, usize) {
     while let Some(digit @ 0..=9) = json.get(at).map(|byte| byte.wrapping_sub(b'0')) {
-        *significand = significand.wrapping_mul(10).wrapping_add(u64::from(digit));
+        significand = significand.wrapping_mul(10).wrapping_add(u64::from(digit));
         at += 1;
     }
-    at
+    (significand, at)
 }
 
 /// Reads what follows the `e`: the exponent and where it ends, or where a digit is missing.
@@ -252,11 +277,7 @@ mod tests {
     #[track_caller]
     fn check_nearest(text: &str) {
         assert_eq!(scan(text).to_f64().to_bits(), text.parse::<f64>().unwrap().to_bits(), "{text} as f64");
-        assert_eq!(
-            scan(text).to::<f32>().to_bits(),
-            text.parse::<f32>().unwrap().to_bits(),
-            "{text} as f32"
-        );
+        assert_eq!(scan(text).to::<f32>().to_bits(), text.parse::<f32>().unwrap().to_bits(), "{text} as f32");
     }
 
     #[test]
@@ -285,6 +306,9 @@ mod tests {
             "0.00000000000000000000000000000012345",
             "1e22",
             "1e23",
+            "1e99999999999999999999",
+            "-1e-99999999999999999999",
+            "0e99999999999999999999",
         ] {
             check_nearest(text);
         }

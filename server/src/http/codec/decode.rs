@@ -1,7 +1,5 @@
 //! The body of an inference request, as values.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 use model::{InferError, Parameter, Parameters, Tensor};
 use smallvec::SmallVec;
@@ -115,19 +113,12 @@ fn read_outputs(reader: &mut Reader) -> Result<SmallVec<[OutputSpec; 2]>, InferE
     Ok(outputs)
 }
 
-/// In linear time, whatever a client sends.
-fn refuse_duplicates<'a>(
-    what: &str,
-    names: impl ExactSizeIterator<Item = &'a str>,
-) -> Result<(), InferError> {
-    if names.len() < 2 {
-        return Ok(());
+/// By sorting, for a client may send any number of names.
+fn refuse_duplicates<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), InferError> {
+    let mut names: SmallVec<[&str; 8]> = names.collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(InferError::invalid(format!("{what} '{}' occurs twice in the request", pair[0]))),
+        None => Ok(()),
     }
-    let mut seen = HashSet::with_capacity(names.len());
-    for name in names {
-        if !seen.insert(name) {
-            return Err(InferError::invalid(format!("{what} '{name}' occurs twice in the request")));
-        }
-    }
-    Ok(())
 }

@@ -34,8 +34,8 @@ impl<'a> BinaryData<'a> {
         let left = self.body.len() - from;
         if size > left {
             return Err(InferError::invalid(format!(
-                "input '{name}' has a binary_data_size of {size} bytes, but {left} bytes are left after the JSON \
-                 (its length is what Inference-Header-Content-Length says)"
+                "input '{name}' has a binary_data_size of {size} bytes, but {left} bytes are left after the \
+                 JSON (its length is what Inference-Header-Content-Length says)"
             )));
         }
         self.taken += size;
@@ -156,7 +156,8 @@ impl<'a> Input<'a> {
                     let text = String::from_utf8_lossy(number.text);
                     let index = shape.len();
                     return Err(self.invalid(format_args!(
-                        "has {text:.40} as dimension {index} of its shape; a dimension is an integer from 0 to {}",
+                        "has {text:.40} as dimension {index} of its shape; a dimension is an integer from 0 \
+                         to {}",
                         i64::MAX
                     )));
                 }
@@ -218,11 +219,13 @@ impl<'a> Input<'a> {
             }
             (None, None, true) => {
                 return Err(InferError::unsupported(format!(
-                    "input '{name}' is in a shared memory region, and shared memory regions are not available on \
-                     this server; send its data in the request"
+                    "input '{name}' is in a shared memory region, and shared memory regions are not available \
+                     on this server; send its data in the request"
                 )));
             }
-            (None, None, false) => return Err(self.invalid(format_args!("has no data; give one of {SOURCES}"))),
+            (None, None, false) => {
+                return Err(self.invalid(format_args!("has no data; give one of {SOURCES}")));
+            }
             _ => return Err(self.invalid(format_args!("has its data twice; give one of {SOURCES}"))),
         };
         Ok(Tensor { name, datatype, shape, data })

@@ -72,8 +72,8 @@ fn read_classification(reader: &mut Reader, index: usize) -> Result<u32, InferEr
         _ => {
             let text = String::from_utf8_lossy(number.text);
             Err(InferError::invalid(format!(
-                "output {index} asks for a classification of {text:.40}; it is the number of classes wanted, 1 or \
-                 more"
+                "output {index} asks for a classification of {text:.40}; it is the number of classes wanted, 1 \
+                 or more"
             )))
         }
     }
@@ -88,8 +88,8 @@ fn refuse_shared_memory(name: &str, form: &Form) -> Result<(), InferError> {
         Form { binary: Some(true), .. } => "binary_data",
         _ => {
             return Err(InferError::unsupported(format!(
-                "output '{name}' is wanted in a shared memory region, and shared memory regions are not available \
-                 on this server; let it come back in the response"
+                "output '{name}' is wanted in a shared memory region, and shared memory regions are not \
+                 available on this server; let it come back in the response"
             )));
         }
     };

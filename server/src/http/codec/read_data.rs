@@ -270,8 +270,12 @@ fn takes(datatype: DataType) -> &'static str {
         DataType::Int32 => "integers from -2147483648 to 2147483647",
         DataType::Int64 => "integers from -9223372036854775808 to 9223372036854775807",
         DataType::Fp16 => "numbers from -65504 to 65504, \"NaN\", \"Infinity\" and \"-Infinity\"",
-        DataType::Bf16 => "numbers from -3.3895314e38 to 3.3895314e38, \"NaN\", \"Infinity\" and \"-Infinity\"",
-        DataType::Fp32 => "numbers from -3.4028235e38 to 3.4028235e38, \"NaN\", \"Infinity\" and \"-Infinity\"",
+        DataType::Bf16 => {
+            "numbers from -3.3895314e38 to 3.3895314e38, \"NaN\", \"Infinity\" and \"-Infinity\""
+        }
+        DataType::Fp32 => {
+            "numbers from -3.4028235e38 to 3.4028235e38, \"NaN\", \"Infinity\" and \"-Infinity\""
+        }
         DataType::Fp64 => {
             "numbers from -1.7976931348623157e308 to 1.7976931348623157e308, \"NaN\", \"Infinity\" and \
              \"-Infinity\""

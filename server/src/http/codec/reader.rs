@@ -355,7 +355,7 @@ impl<'a> Reader<'a> {
 
 /// Bytes before the first that ends or interrupts a string: a quote, a backslash or a control character.
 #[inline]
-fn plain_length(bytes: &[u8]) -> usize {
+pub(super) fn plain_length(bytes: &[u8]) -> usize {
     let interrupts = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
     let words = bytes.chunks_exact(8).take_while(|word| {
         let word = u64::from_le_bytes((*word).try_into().expect("chunks of 8 have 8 bytes"));

@@ -88,7 +88,10 @@ fn parse_to_odd(decimal: &Decimal) -> f64 {
     if nearest.is_infinite() || nearest.to_bits() & 1 == 1 {
         return nearest;
     }
-    match digits_of(decimal.text).cmp(&digits_of(exact_text(nearest).as_bytes())) {
+    let order = decimal
+        .compare_with_nearest(nearest)
+        .unwrap_or_else(|| digits_of(decimal.text).cmp(&digits_of(exact_text(nearest).as_bytes())));
+    match order {
         Ordering::Equal => nearest,
         Ordering::Greater => nearest.next_up(),
         Ordering::Less => nearest.next_down(),
@@ -159,6 +162,14 @@ mod tests {
             let text = format!("{middle:.200}");
             assert_eq!(parse::<F>(&text), even, "{text}");
             assert_eq!(parse::<F>(&format!("{text}1")), pair[1], "{text}1");
+            // Few digits, nearest to the middle as an FP64, but seldom equal to it.
+            let short = format!("{middle:e}");
+            let rounded = match digits_of(short.as_bytes()).cmp(&digits_of(text.as_bytes())) {
+                Ordering::Less => pair[0],
+                Ordering::Equal => even,
+                Ordering::Greater => pair[1],
+            };
+            assert_eq!(parse::<F>(&short), rounded, "{short}");
             let below = format!("{:.200}", middle.next_down());
             assert_eq!(parse::<F>(&below), pair[0], "{below}");
             // Just below the middle, but nearest to it as an FP64.

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use model::DataType;
 use model::bytes_tensor::{self, InvalidPacking};
 
+use super::reader::plain_length;
 use super::short_float::shortest;
 
 /// Why a tensor cannot be written as JSON. Only elements of BYTES can be at fault.
@@ -39,9 +40,15 @@ pub(super) fn write_data(json: &mut Vec<u8>, datatype: DataType, data: &[u8]) ->
             json.extend_from_slice(if byte == 0 { b"false," } else { b"true," });
         }),
         DataType::Uint8 => write_elements(json, data, |json, bytes| integer(json, u8::from_le_bytes(bytes))),
-        DataType::Uint16 => write_elements(json, data, |json, bytes| integer(json, u16::from_le_bytes(bytes))),
-        DataType::Uint32 => write_elements(json, data, |json, bytes| integer(json, u32::from_le_bytes(bytes))),
-        DataType::Uint64 => write_elements(json, data, |json, bytes| integer(json, u64::from_le_bytes(bytes))),
+        DataType::Uint16 => {
+            write_elements(json, data, |json, bytes| integer(json, u16::from_le_bytes(bytes)))
+        }
+        DataType::Uint32 => {
+            write_elements(json, data, |json, bytes| integer(json, u32::from_le_bytes(bytes)))
+        }
+        DataType::Uint64 => {
+            write_elements(json, data, |json, bytes| integer(json, u64::from_le_bytes(bytes)))
+        }
         DataType::Int8 => write_elements(json, data, |json, bytes| integer(json, i8::from_le_bytes(bytes))),
         DataType::Int16 => write_elements(json, data, |json, bytes| integer(json, i16::from_le_bytes(bytes))),
         DataType::Int32 => write_elements(json, data, |json, bytes| integer(json, i32::from_le_bytes(bytes))),
@@ -67,7 +74,11 @@ pub(super) fn write_data(json: &mut Vec<u8>, datatype: DataType, data: &[u8]) ->
 
 /// Has `write` append each element and a comma.
 #[inline]
-fn write_elements<const SIZE: usize>(json: &mut Vec<u8>, data: &[u8], write: impl Fn(&mut Vec<u8>, [u8; SIZE])) {
+fn write_elements<const SIZE: usize>(
+    json: &mut Vec<u8>,
+    data: &[u8],
+    write: impl Fn(&mut Vec<u8>, [u8; SIZE]),
+) {
     let (elements, _) = data.as_chunks::<SIZE>();
     for element in elements {
         write(json, *element);
@@ -121,12 +132,13 @@ fn non_finite(value: f64) -> &'static [u8] {
 pub(super) fn write_string(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)) {
-        json.extend_from_slice(&rest[..at]);
-        write_escape(json, rest[at]);
-        rest = &rest[at + 1..];
+    loop {
+        let (plain, after) = rest.split_at(plain_length(rest));
+        json.extend_from_slice(plain);
+        let Some((&byte, after)) = after.split_first() else { break };
+        write_escape(json, byte);
+        rest = after;
     }
-    json.extend_from_slice(rest);
     json.push(b'"');
 }
 

@@ -12,6 +12,7 @@ import requests
 
 CHECKOUT = Path(__file__).parents[3]
 BINARY = Path(os.environ.get("VOLLEY_BIN", CHECKOUT / "target" / "release" / "volley"))
+SAMPLES = CHECKOUT / "model_repository"
 LISTENERS = ("http", "grpc", "metrics")
 # Far more than is ever needed, so that a machine under load fails no test.
 DEADLINE = 60

@@ -1,0 +1,37 @@
+"""The settings of the log, read and changed while the server runs."""
+
+import pytest
+from tritonclient.utils import InferenceServerException
+
+SETTINGS = {"log_file", "log_info", "log_warning", "log_error", "log_verbose_level", "log_format"}
+
+
+def settings(client, answer):
+    """The settings in an answer, whichever the protocol."""
+    if not client.is_grpc:
+        return answer
+    # gRPC wraps each value in a message of one field, which JSON leaves empty for zero or false.
+    return {name: next(iter(value.values()), None) for name, value in answer["settings"].items()}
+
+
+def test_settings_are_read_and_changed(client):
+    before = settings(client, client.describe("get_log_settings"))
+    assert SETTINGS <= set(before)
+    try:
+        changed = settings(client, client.describe("update_log_settings", {"log_verbose_level": 1, "log_info": False}))
+        assert int(changed["log_verbose_level"]) == 1
+        assert changed["log_info"] is False
+        assert int(settings(client, client.describe("get_log_settings"))["log_verbose_level"]) == 1
+    finally:
+        client.describe("update_log_settings", {"log_verbose_level": 0, "log_info": True})
+    assert settings(client, client.describe("get_log_settings")) == before
+
+
+@pytest.mark.parametrize(
+    "change", [{"log_file": "elsewhere.log"}, {"log_colour": "red"}, {"log_info": "perhaps"}, {"log_format": "runes"}]
+)
+def test_settings_that_cannot_be_changed(client, change):
+    before = client.describe("get_log_settings")
+    with pytest.raises(InferenceServerException, match=next(iter(change))):
+        client.describe("update_log_settings", change)
+    assert client.describe("get_log_settings") == before

@@ -1,0 +1,316 @@
+//! The metrics of the server in Prometheus text: Triton's names and labels, and what Triton lacks.
+//!
+//! Nothing is counted here: a scrape reads the statistics that answer the statistics endpoint, too. The
+//! families are documented in `docs/metrics.md`, which a test holds against [`FAMILIES`].
+
+use inference::ServedVersion;
+use inference::statistics::{Failure, Histogram, Totals};
+use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder, TextEncoder};
+
+use super::host;
+use crate::app::App;
+
+/// A family of metrics that has a value for each model version.
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    kind: Kind,
+}
+
+/// Where a family's values come from.
+enum Kind {
+    Counter(fn(&Totals) -> u64),
+    /// By the label `reason`.
+    Failures,
+    Gauge(fn(&ServedVersion) -> f64),
+    /// In seconds.
+    Durations(fn(&Totals) -> &Histogram),
+    /// Executions by batch size.
+    BatchSizes,
+}
+
+impl Family {
+    pub(super) fn type_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Counter(_) | Kind::Failures => "counter",
+            Kind::Gauge(_) => "gauge",
+            Kind::Durations(_) | Kind::BatchSizes => "histogram",
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn labels(&self) -> &'static str {
+        match self.kind {
+            Kind::Failures => "model, version, reason",
+            _ => "model, version",
+        }
+    }
+}
+
+/// Every family, Triton's first.
+pub(super) const FAMILIES: &[Family] = &[
+    counter(
+        "nv_inference_request_success",
+        "Number of successful inference requests, all batch sizes",
+        |totals| totals.success.count,
+    ),
+    Family {
+        name: "nv_inference_request_failure",
+        help: "Number of failed inference requests, all batch sizes, by reason",
+        kind: Kind::Failures,
+    },
+    counter("nv_inference_count", "Number of inferences performed (a batch of n counts n)", |totals| {
+        totals.inference_count
+    }),
+    counter("nv_inference_exec_count", "Number of model executions performed", |totals| {
+        totals.execution_count
+    }),
+    counter(
+        "nv_inference_request_duration_us",
+        "Cumulative inference request duration in microseconds",
+        |totals| totals.success.ns / 1000,
+    ),
+    counter(
+        "nv_inference_queue_duration_us",
+        "Cumulative inference queuing duration in microseconds",
+        |totals| totals.queue.ns / 1000,
+    ),
+    counter(
+        "nv_inference_compute_input_duration_us",
+        "Cumulative compute input duration in microseconds",
+        |totals| totals.compute_input.ns / 1000,
+    ),
+    counter(
+        "nv_inference_compute_infer_duration_us",
+        "Cumulative compute inference duration in microseconds",
+        |totals| totals.compute_infer.ns / 1000,
+    ),
+    counter(
+        "nv_inference_compute_output_duration_us",
+        "Cumulative compute output duration in microseconds",
+        |totals| totals.compute_output.ns / 1000,
+    ),
+    gauge("nv_inference_pending_request_count", "Requests that wait for an instance", |served| {
+        count(served.waiting() as u64)
+    }),
+    gauge("nv_model_load_duration_secs", "Seconds that the version took to load", |served| {
+        served.loaded_in().as_secs_f64()
+    }),
+    gauge(
+        "volley_inference_requests_in_flight",
+        "Requests that were admitted and are not yet answered",
+        |served| count(served.statistics().in_flight()),
+    ),
+    durations(
+        "volley_inference_request_duration_seconds",
+        "Time from arrival to answer of successful requests",
+        |totals| &totals.request_duration,
+    ),
+    durations(
+        "volley_inference_queue_duration_seconds",
+        "Time that successful requests waited for an instance",
+        |totals| &totals.queue_duration,
+    ),
+    durations("volley_inference_compute_duration_seconds", "Time of model executions", |totals| {
+        &totals.compute_duration
+    }),
+    Family {
+        name: "volley_inference_batch_size",
+        help: "Items in each model execution",
+        kind: Kind::BatchSizes,
+    },
+];
+
+const fn counter(name: &'static str, help: &'static str, value: fn(&Totals) -> u64) -> Family {
+    Family { name, help, kind: Kind::Counter(value) }
+}
+
+const fn gauge(name: &'static str, help: &'static str, value: fn(&ServedVersion) -> f64) -> Family {
+    Family { name, help, kind: Kind::Gauge(value) }
+}
+
+const fn durations(name: &'static str, help: &'static str, value: fn(&Totals) -> &Histogram) -> Family {
+    Family { name, help, kind: Kind::Durations(value) }
+}
+
+/// Upper bounds of [`Kind::BatchSizes`].
+const BATCH_BOUNDS: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
+
+/// All metrics as they are now.
+pub(super) fn text(app: &App) -> Vec<u8> {
+    let versions = app.repository.all_ready();
+    let snapshots: Vec<_> = versions.iter().map(|served| (served, served.statistics().snapshot())).collect();
+    let mut families: Vec<MetricFamily> = Vec::with_capacity(FAMILIES.len() + 3);
+    for family in FAMILIES {
+        let metrics =
+            snapshots.iter().flat_map(|(served, totals)| metrics(&family.kind, served, totals)).collect();
+        families.push(message(family.name, family.help, family.type_name(), metrics));
+    }
+    for (gauge, value) in host::gauges() {
+        let mut metric = Metric::default();
+        metric.set_gauge(gauge_value(value));
+        families.push(message(gauge.name, gauge.help, "gauge", vec![metric]));
+    }
+    families.retain(|family| !family.get_metric().is_empty());
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&families, &mut text).expect("families have names, types and values");
+    text
+}
+
+fn metrics(kind: &Kind, served: &ServedVersion, totals: &Totals) -> Vec<Metric> {
+    let mut metric = Metric::default();
+    metric.set_label(labels(served));
+    match kind {
+        Kind::Counter(value) => metric.set_counter(counter_value(value(totals))),
+        Kind::Gauge(value) => metric.set_gauge(gauge_value(value(served))),
+        Kind::Durations(histogram) => metric.set_histogram(duration_histogram(histogram(totals))),
+        Kind::BatchSizes => metric.set_histogram(batch_histogram(totals)),
+        Kind::Failures => {
+            let failures = Failure::ALL.into_iter().zip(totals.failures);
+            return failures.map(|(failure, count)| failure_metric(served, failure, count)).collect();
+        }
+    }
+    vec![metric]
+}
+
+fn failure_metric(served: &ServedVersion, failure: Failure, count: u64) -> Metric {
+    let mut labels = labels(served);
+    labels.push(label("reason", failure.label()));
+    let mut metric = Metric::default();
+    metric.set_label(labels);
+    metric.set_counter(counter_value(count));
+    metric
+}
+
+/// The model, its version, and the tags of its configuration, each with an underscore in front.
+fn labels(served: &ServedVersion) -> Vec<LabelPair> {
+    let version = served.version().to_string();
+    let mut labels = vec![label("model", served.name()), label("version", &version)];
+    let mut tags: Vec<_> = served.config().metric_tags.iter().collect();
+    tags.sort();
+    labels.extend(tags.into_iter().map(|(name, value)| label(&tag_name(name), value)));
+    labels
+}
+
+/// A label's name has letters, digits and underscores only.
+fn tag_name(tag: &str) -> String {
+    let safe = tag.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '_' });
+    std::iter::once('_').chain(safe).collect()
+}
+
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut label = LabelPair::default();
+    label.set_name(name.to_owned());
+    label.set_value(value.to_owned());
+    label
+}
+
+fn counter_value(value: u64) -> Counter {
+    let mut counter = Counter::default();
+    counter.set_value(count(value));
+    counter
+}
+
+fn gauge_value(value: f64) -> Gauge {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    gauge
+}
+
+/// Prometheus counts in doubles, which are exact up to 2^53.
+#[allow(clippy::cast_precision_loss)]
+fn count(value: u64) -> f64 {
+    value as f64
+}
+
+fn seconds(ns: u64) -> f64 {
+    count(ns) / 1e9
+}
+
+fn duration_histogram(histogram: &Histogram) -> prometheus::proto::Histogram {
+    let bounds = Histogram::BOUNDS_NS.map(seconds);
+    histogram_message(&bounds, &histogram.counts, seconds(histogram.sum_ns))
+}
+
+fn batch_histogram(totals: &Totals) -> prometheus::proto::Histogram {
+    let mut counts = [0; BATCH_BOUNDS.len() + 1];
+    let mut sum = 0;
+    for (size, tally) in &totals.batches {
+        let executions = tally.compute_infer.count;
+        counts[BATCH_BOUNDS.partition_point(|bound| bound < size)] += executions;
+        sum += size * executions;
+    }
+    histogram_message(&BATCH_BOUNDS.map(count), &counts, count(sum))
+}
+
+/// `counts` has one more element than `bounds`: what lies above all of them.
+fn histogram_message(bounds: &[f64], counts: &[u64], sum: f64) -> prometheus::proto::Histogram {
+    let mut cumulated = 0;
+    let buckets = bounds.iter().zip(counts).map(|(bound, count)| {
+        cumulated += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(cumulated);
+        bucket
+    });
+    let mut histogram = prometheus::proto::Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(counts.iter().sum());
+    histogram.set_sample_sum(sum);
+    histogram
+}
+
+fn message(name: &str, help: &str, kind: &str, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(match kind {
+        "counter" => MetricType::COUNTER,
+        "histogram" => MetricType::HISTOGRAM,
+        _ => MetricType::GAUGE,
+    });
+    family.set_metric(metrics);
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    /// What `docs/metrics.md` says of the families, made from them.
+    fn reference() -> String {
+        let mut table = String::from("| name | type | labels | meaning |\n|---|---|---|---|\n");
+        for family in FAMILIES {
+            let (name, kind, labels, help) = (family.name, family.type_name(), family.labels(), family.help);
+            writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
+        }
+        for gauge in host::GAUGES {
+            writeln!(table, "| `{}` | gauge | | {} |", gauge.name, gauge.help).unwrap();
+        }
+        table
+    }
+
+    #[test]
+    fn the_documentation_lists_exactly_the_families_there_are() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+        let document = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(document.contains(&reference()), "docs/metrics.md should hold this table:\n{}", reference());
+    }
+
+    #[test]
+    fn a_histogram_cumulates_its_buckets() {
+        let histogram = histogram_message(&[1.0, 2.0], &[3, 0, 4], 25.0);
+        let cumulated: Vec<_> =
+            histogram.get_bucket().iter().map(|bucket| bucket.cumulative_count()).collect();
+        assert_eq!((cumulated, histogram.get_sample_count()), (vec![3, 3], 7));
+    }
+
+    #[test]
+    fn tags_become_labels_that_prometheus_takes() {
+        assert_eq!(tag_name("team"), "_team");
+        assert_eq!(tag_name("cost-centre.eu"), "_cost_centre_eu");
+    }
+}

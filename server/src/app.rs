@@ -1,0 +1,90 @@
+//! The composition root: everything a request meets, built and wired, deciding nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use inference::backend::Backend;
+use inference::config::Completion;
+use inference::repository::{Repository, ScanError, Settings, State};
+use tracing::info;
+use traffic::TrafficTable;
+
+use crate::config::{Config, RepositoryConfig};
+use crate::logging::LogSettings;
+use crate::readiness::{Readiness, Stage};
+
+/// What every protocol serves from.
+#[derive(Debug)]
+pub struct App {
+    /// The server's name in its metadata.
+    pub id: String,
+    /// Which version a request goes to; replaced whole.
+    pub traffic: ArcSwap<TrafficTable>,
+    /// The models and their versions.
+    pub repository: Repository,
+    /// How far the server is.
+    pub readiness: Readiness,
+    /// The switches of the log.
+    pub log: LogSettings,
+    /// The most bytes of a request's body, as sent and decompressed.
+    pub max_input_size: usize,
+    /// How long a client may take to send or read the next part.
+    pub client_timeout: Duration,
+    strict_readiness: bool,
+}
+
+impl App {
+    /// An app of which no model is loaded yet.
+    pub fn new(config: &Config, log: LogSettings, acts_on_parameter: fn(&str) -> bool) -> App {
+        App {
+            id: config.id.clone(),
+            traffic: ArcSwap::default(),
+            repository: Repository::new(settings(&config.repository, acts_on_parameter)),
+            readiness: Readiness::default(),
+            log,
+            max_input_size: config.http.as_ref().map_or(usize::MAX, |http| http.max_input_size),
+            client_timeout: config.connections.client_timeout,
+            strict_readiness: config.repository.strict_readiness,
+        }
+    }
+
+    /// Loads every model; returns what kept any from being loaded. Blocks: not for async code.
+    pub fn load(self: &Arc<Self>, backend: &dyn Backend) -> Vec<String> {
+        let mut problems: Vec<_> =
+            self.repository.load_all(backend).iter().map(ScanError::to_string).collect();
+        let index = self.repository.index();
+        let ready = index.iter().filter(|entry| entry.state == State::Ready).count();
+        let failed = index.iter().filter(|entry| entry.state != State::Ready);
+        problems.extend(failed.map(|entry| match entry.version {
+            Some(version) => format!("{} version {version}: {}", entry.name, entry.reason),
+            None => format!("{}: {}", entry.name, entry.reason),
+        }));
+        self.readiness.loaded();
+        info!(ready, failed = index.len() - ready, "the first load is over");
+        problems
+    }
+
+    /// Whether the server takes requests: its models are loaded (all of them, unless readiness is not
+    /// strict) and it was not told to stop.
+    pub fn is_ready(&self) -> bool {
+        let all_ready = || self.repository.index().iter().all(|entry| entry.state == State::Ready);
+        self.readiness.stage() == Stage::Serving && (!self.strict_readiness || all_ready())
+    }
+}
+
+/// The repository's settings, as the configuration has them.
+pub fn settings(config: &RepositoryConfig, acts_on_parameter: fn(&str) -> bool) -> Settings {
+    Settings {
+        repositories: config.paths.clone(),
+        load_threads: config.load_thread_count.get(),
+        config_name: config.config_name.clone(),
+        completion: Completion {
+            enabled: config.auto_complete,
+            default_max_batch_size: i32::try_from(config.default_max_batch_size).unwrap_or(i32::MAX),
+        },
+        cores: num_cpus::get(),
+        default_queue_capacity: config.max_queue_size.get(),
+        acts_on_parameter,
+    }
+}

@@ -1,0 +1,60 @@
+//! `volley check`: validates model repositories by loading them, without serving.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use inference::backend::Backend;
+use inference::repository::{Repository, State};
+
+use crate::app::settings;
+use crate::config::RepositoryConfig;
+
+/// Loads every version that would be served and prints one line for each, then the problems' number.
+///
+/// # Errors
+/// When anything is wrong, after all of it was printed.
+pub fn run(
+    repositories: Vec<PathBuf>,
+    backend: &dyn Backend,
+    acts_on_parameter: fn(&str) -> bool,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let config = RepositoryConfig {
+        paths: repositories,
+        config_name: None,
+        auto_complete: true,
+        default_max_batch_size: 4,
+        max_queue_size: NonZeroUsize::MIN,
+        load_thread_count: NonZeroUsize::MIN,
+        strict_readiness: true,
+        exit_on_error: false,
+    };
+    let repository = Repository::new(settings(&config, acts_on_parameter));
+    let errors = repository.load_all(backend);
+    let mut problems = errors.len();
+    for error in errors {
+        writeln!(out, "error  {error}")?;
+    }
+    let index = repository.index();
+    for entry in &index {
+        let version = entry.version.map(|version| format!(" {version}")).unwrap_or_default();
+        match entry.state {
+            State::Ready => writeln!(out, "ok     {}{version}", entry.name)?,
+            State::Unavailable | State::Loading => {
+                problems += 1;
+                writeln!(out, "error  {}{version}: {}", entry.name, entry.reason)?;
+            }
+        }
+    }
+    for (name, fields) in repository.unacted() {
+        writeln!(out, "note   {name}: valid, but not acted on yet: {}", fields.join(", "))?;
+    }
+    match problems {
+        0 if index.is_empty() => bail!("no model was found"),
+        0 => Ok(()),
+        1 => bail!("1 problem"),
+        problems => bail!("{problems} problems"),
+    }
+}

@@ -1,0 +1,172 @@
+//! `ModelInfer`: message to request, response to message.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use model::{DataType, Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion};
+use model::{Parameter, Parameters, RequestedOutput, Tensor};
+use proto::v2::infer_parameter::ParameterChoice;
+use proto::v2::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use proto::v2::model_infer_response::InferOutputTensor;
+use proto::v2::{InferParameter, ModelInferRequest, ModelInferResponse};
+
+use super::contents;
+use crate::app::App;
+use crate::http::codec::parameters;
+use crate::request_id::RequestId;
+use crate::tensor_bytes::packed_tensor;
+
+/// Answers one message.
+pub(super) async fn infer(
+    app: &App,
+    message: ModelInferRequest,
+    header_id: Option<&str>,
+    arrived: Instant,
+) -> Result<ModelInferResponse, InferError> {
+    let request_id = RequestId::choose(&message.id, header_id);
+    let request = decode(message)?;
+    let response = app.infer(request, request_id.as_str(), arrived).await?;
+    Ok(encode(response))
+}
+
+fn decode(message: ModelInferRequest) -> Result<InferRequest, InferError> {
+    let ModelInferRequest { model_name, model_version, id, parameters, inputs, outputs, raw_input_contents } =
+        message;
+    let model = ModelName::parse(&model_name).map_err(|_| InferError::UnknownModel { model: model_name })?;
+    let raw = !raw_input_contents.is_empty();
+    if raw && raw_input_contents.len() != inputs.len() {
+        return Err(InferError::invalid(format!(
+            "expected {} raw_input_contents, one for each input, but got {}",
+            inputs.len(),
+            raw_input_contents.len()
+        )));
+    }
+    let mut raw_contents = raw_input_contents.into_iter();
+    let inputs = inputs.into_iter().map(|input| tensor(input, raw_contents.next()));
+    Ok(InferRequest {
+        id: id.into(),
+        model,
+        version: version(&model_version)?,
+        parameters: request_parameters(parameters)?,
+        inputs: inputs.collect::<Result<_, _>>()?,
+        outputs: outputs.into_iter().map(requested_output).collect::<Result<_, _>>()?,
+    })
+}
+
+/// The version that `text` names; empty names none.
+pub(super) fn version(text: &str) -> Result<Option<ModelVersion>, InferError> {
+    let invalid = |error| InferError::invalid(format!("failed to get model version: {error}"));
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(invalid) }
+}
+
+fn tensor(input: InferInputTensor, raw: Option<bytes::Bytes>) -> Result<Tensor, InferError> {
+    let InferInputTensor { name, datatype, shape, parameters, contents } = input;
+    if parameters.contains_key("shared_memory_region") {
+        return Err(shared_memory("input", &name));
+    }
+    let datatype = DataType::parse(&datatype).ok_or_else(|| {
+        InferError::invalid(format!(
+            "input '{name}' has the datatype '{datatype}', which is not one of the protocol's"
+        ))
+    })?;
+    let shape = Dims::from(shape);
+    match (raw, contents) {
+        (Some(_), Some(_)) => Err(InferError::invalid(format!(
+            "contents field must not be specified when using raw_input_contents for input '{name}'"
+        ))),
+        (Some(raw), None) => packed_tensor(name.into(), datatype, shape, raw),
+        (None, Some(typed)) => contents::tensor(name.into(), datatype, shape, &typed),
+        (None, None) => contents::tensor(name.into(), datatype, shape, &Default::default()),
+    }
+}
+
+fn requested_output(output: InferRequestedOutputTensor) -> Result<RequestedOutput, InferError> {
+    let InferRequestedOutputTensor { name, parameters } = output;
+    if parameters.contains_key("shared_memory_region") {
+        return Err(shared_memory("output", &name));
+    }
+    let classification =
+        match parameters.get("classification").and_then(|value| value.parameter_choice.as_ref()) {
+            None => None,
+            Some(choice) => Some(classes(choice).ok_or_else(|| {
+                InferError::invalid(format!(
+                    "output '{name}' has a 'classification' that is not a positive number"
+                ))
+            })?),
+        };
+    Ok(RequestedOutput { name: name.into(), classification })
+}
+
+fn classes(choice: &ParameterChoice) -> Option<u32> {
+    let count = match choice {
+        ParameterChoice::Int64Param(count) => u32::try_from(*count).ok(),
+        ParameterChoice::Uint64Param(count) => u32::try_from(*count).ok(),
+        _ => None,
+    };
+    count.filter(|count| *count > 0)
+}
+
+fn shared_memory(role: &str, name: &str) -> InferError {
+    InferError::unsupported(format!(
+        "{role} '{name}' names a shared memory region, which is not served yet; send tensors as raw contents"
+    ))
+}
+
+fn request_parameters(message: HashMap<String, InferParameter>) -> Result<Parameters, InferError> {
+    let mut parameters = Parameters::default();
+    for (name, value) in message {
+        let Some(choice) = value.parameter_choice else {
+            return Err(InferError::invalid(format!("parameter '{name}' has no value")));
+        };
+        let value = match choice {
+            ParameterChoice::BoolParam(value) => Parameter::Bool(value),
+            ParameterChoice::Int64Param(value) => Parameter::Int(value),
+            ParameterChoice::Uint64Param(value) => {
+                i64::try_from(value).map_or(Parameter::Uint(value), Parameter::Int)
+            }
+            ParameterChoice::DoubleParam(value) => Parameter::Double(value),
+            ParameterChoice::StringParam(value) => Parameter::String(value),
+        };
+        parameters::check(&name, &value)?;
+        parameters.insert(name, value);
+    }
+    Ok(parameters)
+}
+
+fn encode(response: InferResponse) -> ModelInferResponse {
+    let mut raw_output_contents = Vec::with_capacity(response.outputs.len());
+    let mut outputs = Vec::with_capacity(response.outputs.len());
+    for Tensor { name, datatype, shape, data } in response.outputs {
+        raw_output_contents.push(data);
+        outputs.push(InferOutputTensor {
+            name: name.to_string(),
+            datatype: datatype.name().to_owned(),
+            shape: shape.to_vec(),
+            ..Default::default()
+        });
+    }
+    ModelInferResponse {
+        model_name: response.model.to_string(),
+        model_version: response.version.to_string(),
+        id: response.id.to_string(),
+        parameters: response
+            .parameters
+            .iter()
+            .map(|(name, value)| (name.to_owned(), parameter(value)))
+            .collect(),
+        outputs,
+        raw_output_contents,
+    }
+}
+
+/// A parameter as the protocol carries it.
+pub(super) fn parameter(value: &Parameter) -> InferParameter {
+    let choice = match value {
+        Parameter::Bool(value) => ParameterChoice::BoolParam(*value),
+        Parameter::Int(value) => ParameterChoice::Int64Param(*value),
+        Parameter::Uint(value) => ParameterChoice::Uint64Param(*value),
+        Parameter::Double(value) => ParameterChoice::DoubleParam(*value),
+        Parameter::String(value) => ParameterChoice::StringParam(value.clone()),
+    };
+    InferParameter { parameter_choice: Some(choice) }
+}

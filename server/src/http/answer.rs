@@ -1,0 +1,108 @@
+//! Responses: their bodies, and how answers and errors become them.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use model::InferError;
+use prost_reflect::prost;
+use smallvec::SmallVec;
+
+use super::status::http_status;
+
+/// A response, ready to be sent.
+pub(crate) type Answer = Response<Chunks>;
+
+/// A body in pieces that are sent as they are.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    chunks: SmallVec<[Bytes; 3]>,
+    next: usize,
+}
+
+impl Chunks {
+    pub(super) fn new(chunks: SmallVec<[Bytes; 3]>) -> Chunks {
+        Chunks { chunks, next: 0 }
+    }
+
+    /// Bytes that are still to be sent.
+    pub(super) fn len(&self) -> u64 {
+        self.chunks[self.next..].iter().map(|chunk| chunk.len() as u64).sum()
+    }
+
+    pub(super) fn pieces(&self) -> &[Bytes] {
+        &self.chunks[self.next..]
+    }
+}
+
+impl Body for Chunks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        loop {
+            let next = self.next;
+            let Some(chunk) = self.chunks.get_mut(next).map(std::mem::take) else { return Poll::Ready(None) };
+            self.next += 1;
+            if !chunk.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces().iter().all(Bytes::is_empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.len())
+    }
+}
+
+/// 200 without a body.
+pub(super) fn empty() -> Answer {
+    Response::new(Chunks::default())
+}
+
+/// `status` without a body.
+pub(super) fn status(status: StatusCode) -> Answer {
+    let mut answer = empty();
+    *answer.status_mut() = status;
+    answer
+}
+
+/// 200 with `chunks` as JSON.
+pub(super) fn json_chunks(chunks: SmallVec<[Bytes; 3]>) -> Answer {
+    let mut answer = Response::new(Chunks::new(chunks));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+/// 200 with `json`.
+pub(super) fn json(json: &serde_json::Value) -> Answer {
+    json_chunks(SmallVec::from_iter([Bytes::from(json.to_string())]))
+}
+
+/// 200 with a protocol message as JSON: names as in the .proto file, every default printed.
+pub(super) fn message<M: prost::Message>(name: &str, message: &M) -> Answer {
+    json(&proto::message_json::to_json(name, message))
+}
+
+/// The answer to a request that was refused or failed.
+pub(super) fn error(error: &InferError) -> Answer {
+    refusal(http_status(error.code()), &error.to_string())
+}
+
+/// `{"error": text}` with `status`.
+pub(super) fn refusal(status: StatusCode, text: &str) -> Answer {
+    let mut answer = json(&serde_json::json!({ "error": text }));
+    *answer.status_mut() = status;
+    answer
+}

@@ -1,0 +1,263 @@
+//! Reads the body of a request: within a limit, within a time, and where tensors can be used in place.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use futures_util::FutureExt;
+use http_body::Body;
+use http_body_util::BodyExt;
+use model::InferError;
+
+/// What a body may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyLimits {
+    /// Bytes, as sent and decompressed (`--http-max-input-size`).
+    pub(super) size: usize,
+    /// How long the next part may take; every 64 KiB that come earn as much again, so that a client that
+    /// sends byte after byte does not hold its connection for ever.
+    pub(super) time: Duration,
+}
+
+/// Bytes that earn a slow client more time.
+const PROGRESS: usize = 64 << 10;
+
+/// Tensors start at multiples of this, so that ONNX Runtime can use them where they are.
+const ALIGNMENT: usize = 64;
+
+/// Reads `body` whole. `header_length` is the length of the JSON that binary tensors follow: the first of
+/// them is placed at an aligned address.
+pub(super) async fn read<B>(
+    mut body: B,
+    header_length: Option<usize>,
+    limits: BodyLimits,
+) -> Result<Bytes, InferError>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let announced = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+    if let Some(length) = announced.filter(|length| *length > limits.size) {
+        return Err(too_large(format!("a request body of {length} bytes"), limits.size));
+    }
+    let started = Instant::now();
+    let mut whole: Vec<u8> = Vec::new();
+    let mut padding = 0;
+    while let Some(data) = next_data(&mut body, started, whole.len() - padding, limits).await? {
+        if whole.is_empty() {
+            if announced == Some(data.len()) || body.is_end_stream() {
+                return within(data, limits.size);
+            }
+            let expected = announced.unwrap_or(data.len() * 2).min(limits.size);
+            whole.reserve_exact(expected + ALIGNMENT);
+            let tensors = whole.as_ptr().addr() + header_length.unwrap_or(0);
+            padding = tensors.next_multiple_of(ALIGNMENT) - tensors;
+            whole.resize(padding, 0);
+        }
+        whole.extend_from_slice(&data);
+        if whole.len() - padding > limits.size {
+            return Err(too_large("the request body".to_owned(), limits.size));
+        }
+    }
+    Ok(Bytes::from(whole).slice(padding..))
+}
+
+fn within(data: Bytes, limit: usize) -> Result<Bytes, InferError> {
+    if data.len() > limit {
+        return Err(too_large(format!("a request body of {} bytes", data.len()), limit));
+    }
+    Ok(data)
+}
+
+async fn next_data<B>(
+    body: &mut B,
+    started: Instant,
+    received: usize,
+    limits: BodyLimits,
+) -> Result<Option<Bytes>, InferError>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    loop {
+        let frame = match body.frame().now_or_never() {
+            Some(frame) => frame,
+            None => {
+                let earned = u32::try_from(received / PROGRESS).unwrap_or(u32::MAX).saturating_add(1);
+                let deadline = started + limits.time.saturating_mul(earned);
+                let late = |_| InferError::BodyTimeout { waited: limits.time, received };
+                tokio::time::timeout_at(deadline.into(), body.frame()).await.map_err(late)?
+            }
+        };
+        match frame {
+            None => return Ok(None),
+            Some(Err(error)) => {
+                return Err(InferError::invalid(format!(
+                    "the request body broke off after {received} bytes: {error}"
+                )));
+            }
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data()
+                    && !data.is_empty()
+                {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+fn too_large(what: String, limit: usize) -> InferError {
+    InferError::TooLarge { what, limit, option: "--http-max-input-size" }
+}
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 1950, as the name "deflate" means in HTTP; RFC 1951 without its wrapper is taken, too.
+    Deflate,
+}
+
+/// More compressed bytes than this are decompressed on a thread of their own.
+const INLINE: usize = 64 << 10;
+
+/// Decompresses `body`, which may not become larger than the limit.
+pub(super) async fn decompress(
+    body: Bytes,
+    encoding: Encoding,
+    limits: BodyLimits,
+) -> Result<Bytes, InferError> {
+    if body.len() <= INLINE {
+        return inflate(&body, encoding, limits.size);
+    }
+    let inflated = tokio::task::spawn_blocking(move || inflate(&body, encoding, limits.size)).await;
+    inflated.unwrap_or_else(|_| Err(InferError::ShuttingDown))
+}
+
+fn inflate(body: &[u8], encoding: Encoding, limit: usize) -> Result<Bytes, InferError> {
+    // One byte more than allowed, to tell a full body from one that goes on.
+    let most = limit as u64 + 1;
+    let mut inflated = Vec::new();
+    let read = match encoding {
+        Encoding::Gzip => MultiGzDecoder::new(body).take(most).read_to_end(&mut inflated),
+        Encoding::Deflate if has_zlib_header(body) => {
+            ZlibDecoder::new(body).take(most).read_to_end(&mut inflated)
+        }
+        Encoding::Deflate => DeflateDecoder::new(body).take(most).read_to_end(&mut inflated),
+    };
+    match read {
+        Err(error) => {
+            Err(InferError::invalid(format!("the request body is not valid {encoding:?} data: {error}")))
+        }
+        Ok(length) if length > limit => Err(too_large("the decompressed request body".to_owned(), limit)),
+        Ok(_) => Ok(inflated.into()),
+    }
+}
+
+/// RFC 1950 §2.2: the method is 8, and the first two bytes are a multiple of 31.
+fn has_zlib_header(body: &[u8]) -> bool {
+    matches!(body, [first, second, ..] if first & 0x0f == 8 && (u16::from(*first) << 8 | u16::from(*second)) % 31 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::io::Write;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    use http_body::{Frame, SizeHint};
+
+    use super::*;
+
+    const LIMITS: BodyLimits = BodyLimits { size: 1000, time: Duration::from_secs(5) };
+
+    /// Gives its parts one by one, then ends or stalls.
+    struct Parts {
+        parts: VecDeque<Vec<u8>>,
+        length: Option<u64>,
+        stalls: bool,
+    }
+
+    impl Body for Parts {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match self.parts.pop_front() {
+                Some(part) => Poll::Ready(Some(Ok(Frame::data(part.into())))),
+                None if self.stalls => Poll::Pending,
+                None => Poll::Ready(None),
+            }
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.length.map(SizeHint::with_exact).unwrap_or_default()
+        }
+    }
+
+    fn parts(parts: &[&[u8]], length: Option<u64>) -> Parts {
+        Parts { parts: parts.iter().map(|part| part.to_vec()).collect(), length, stalls: false }
+    }
+
+    #[tokio::test]
+    async fn parts_become_one_with_tensors_aligned() {
+        let body = read(parts(&[b"{js", b"on}ten", b"sor"], Some(12)), Some(6), LIMITS).await.unwrap();
+        assert_eq!(&body[..], b"{json}tensor");
+        assert_eq!(body[6..].as_ptr().addr() % ALIGNMENT, 0);
+        assert_eq!(read(parts(&[], Some(0)), None, LIMITS).await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused_announced_or_not() {
+        let announced = read(parts(&[], Some(1001)), None, LIMITS).await.unwrap_err();
+        assert!(announced.to_string().contains("1001 bytes exceeds the maximum allowed input size of 1000"));
+        let chunks = [&[0_u8; 600][..], &[0; 600]];
+        assert!(matches!(read(parts(&chunks, None), None, LIMITS).await, Err(InferError::TooLarge { .. })));
+        assert!(matches!(
+            read(parts(&[&[0; 1001]], None), None, LIMITS).await,
+            Err(InferError::TooLarge { .. })
+        ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_stops_sending_is_told_what_came() {
+        let body = Parts { parts: [vec![0; 10]].into(), length: Some(20), stalls: true };
+        let error = read(body, None, LIMITS).await.unwrap_err();
+        assert_eq!(error, InferError::BodyTimeout { waited: LIMITS.time, received: 10 });
+    }
+
+    #[test]
+    fn every_form_of_compression_is_undone() {
+        let text = b"compressible compressible compressible".as_slice();
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
+        let mut raw = DeflateEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(text).unwrap();
+        zlib.write_all(text).unwrap();
+        raw.write_all(text).unwrap();
+        assert_eq!(inflate(&gzip.finish().unwrap(), Encoding::Gzip, 1000).unwrap(), text);
+        assert_eq!(inflate(&zlib.finish().unwrap(), Encoding::Deflate, 1000).unwrap(), text);
+        assert_eq!(inflate(&raw.finish().unwrap(), Encoding::Deflate, 1000).unwrap(), text);
+    }
+
+    #[test]
+    fn a_bomb_is_defused_and_garbage_is_named() {
+        let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
+        bomb.write_all(&vec![0; 10 << 20]).unwrap();
+        let bomb = bomb.finish().unwrap();
+        assert!(matches!(inflate(&bomb, Encoding::Gzip, 1 << 20), Err(InferError::TooLarge { .. })));
+        assert!(inflate(&bomb, Encoding::Gzip, 10 << 20).is_ok(), "exactly the limit is allowed");
+        let garbage = inflate(b"garbage", Encoding::Gzip, 1000).unwrap_err();
+        assert!(garbage.to_string().contains("not valid Gzip data"), "{garbage}");
+    }
+}

@@ -1,0 +1,164 @@
+//! `POST …/infer`: body to request, response to body.
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use model::{Dims, InferError, InferRequest, ModelName, ModelVersion, Parameters, Tensor, bytes_tensor};
+use smallvec::SmallVec;
+
+use super::answer::{self, Answer};
+use super::body::{self, Encoding};
+use super::codec::{self, InferBody, Limits};
+use super::server::{Exchange, limits};
+use crate::app::App;
+use crate::tensor_bytes::packed_tensor;
+
+const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+pub(super) async fn infer(
+    app: &App,
+    model: &str,
+    version: Option<ModelVersion>,
+    exchange: &mut Exchange,
+) -> Result<Answer, InferError> {
+    let encoding = match content_encoding(exchange) {
+        Ok(encoding) => encoding,
+        Err(answer) => return Ok(answer),
+    };
+    let name = ModelName::parse(model).map_err(|_| InferError::UnknownModel { model: model.to_owned() })?;
+    let header_length = header_length(exchange)?;
+    let limits = limits(app);
+    let in_place = header_length.filter(|_| encoding.is_none());
+    let mut body = body::read(exchange.request.body_mut(), in_place, limits).await?;
+    if let Some(encoding) = encoding {
+        body = body::decompress(body, encoding, limits).await?;
+    }
+    let decoded = match header_length {
+        Some(0) => raw_binary(app, model, version, body)?,
+        length => codec::decode(&body, length, &Limits { max_tensor_bytes: limits.size })?,
+    };
+    let InferBody { id, parameters, inputs, outputs, binary_data_output } = decoded;
+    let request_id = exchange.identify(&id);
+    let binary: SmallVec<[bool; 4]> =
+        outputs.iter().map(|output| output.binary.unwrap_or(binary_data_output)).collect();
+    let outputs = outputs.into_iter().map(|output| output.output).collect();
+    let request = InferRequest { id, model: name, version, parameters, inputs, outputs };
+    let response = app.infer(request, request_id.as_str(), exchange.arrived).await?;
+    exchange.version = Some(response.version.get());
+    let encoded = codec::encode(&response, |index| binary.get(index).copied().unwrap_or(binary_data_output))?;
+    let mut answer = answer::json_chunks(encoded.chunks);
+    if let Some(length) = encoded.json_length {
+        let headers = answer.headers_mut();
+        headers.insert(HEADER_LENGTH, HeaderValue::from(length));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    }
+    Ok(answer)
+}
+
+/// How the body is compressed, or the answer that says which ways there are.
+fn content_encoding(exchange: &Exchange) -> Result<Option<Encoding>, Answer> {
+    match exchange.header(CONTENT_ENCODING.as_str()).unwrap_or("identity") {
+        "" | "identity" => Ok(None),
+        "gzip" => Ok(Some(Encoding::Gzip)),
+        "deflate" => Ok(Some(Encoding::Deflate)),
+        other => {
+            let error = InferError::unsupported(format!(
+                "Unsupported compression type '{other}': a request body may be gzip, deflate or identity"
+            ));
+            let mut answer = answer::error(&error);
+            answer
+                .headers_mut()
+                .insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+            Err(answer)
+        }
+    }
+}
+
+fn header_length(exchange: &Exchange) -> Result<Option<usize>, InferError> {
+    let Some(value) = exchange.request.headers().get(HEADER_LENGTH) else { return Ok(None) };
+    let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    length.map(Some).ok_or_else(|| {
+        InferError::invalid(format!(
+            "Unable to parse Inference-Header-Content-Length, got: {value:?}; it is a number of bytes"
+        ))
+    })
+}
+
+/// A body that is one raw tensor: the model's only input, in a batch of one. Every output comes back as
+/// binary data.
+fn raw_binary(
+    app: &App,
+    model: &str,
+    version: Option<ModelVersion>,
+    body: Bytes,
+) -> Result<InferBody, InferError> {
+    let served = app.repository.ready(model, version)?;
+    let inputs = served.inputs();
+    let [input] = inputs.as_slice() else {
+        return Err(InferError::invalid(format!(
+            "a raw binary request is for a model with one input, but '{model}' has {}; send \
+             Inference-Header-Content-Length with the JSON that describes them",
+            inputs.len()
+        )));
+    };
+    let mut shape = input.shape.clone();
+    if served.takes_batches()
+        && let Some(batch) = shape.first_mut()
+    {
+        *batch = 1;
+    }
+    let tensor = match input.datatype.element_size() {
+        Some(size) => {
+            fill_open_dimension(&mut shape, body.len() / size, &input.name, model)?;
+            packed_tensor(input.name.clone(), input.datatype, shape, body)?
+        }
+        None => one_string(input.name.clone(), input.datatype, shape, &body, model)?,
+    };
+    Ok(InferBody {
+        id: Default::default(),
+        parameters: Parameters::default(),
+        inputs: SmallVec::from_iter([tensor]),
+        outputs: SmallVec::new(),
+        binary_data_output: true,
+    })
+}
+
+/// The one open dimension of `shape` takes what the others leave of `elements`.
+fn fill_open_dimension(
+    shape: &mut Dims,
+    elements: usize,
+    input: &str,
+    model: &str,
+) -> Result<(), InferError> {
+    let shown = shape.clone();
+    let fixed: i64 = shape.iter().filter(|dim| **dim != -1).product();
+    let mut open = shape.iter_mut().filter(|dim| **dim == -1);
+    if let Some(dim) = open.next() {
+        *dim = i64::try_from(elements).unwrap_or(i64::MAX) / fixed.max(1);
+    }
+    match open.next() {
+        None => Ok(()),
+        Some(_) => Err(InferError::invalid(format!(
+            "a raw binary request is for an input with at most one open dimension, but '{input}' of '{model}' has \
+             shape {shown}"
+        ))),
+    }
+}
+
+/// The whole body is the one element.
+fn one_string(
+    name: smol_str::SmolStr,
+    datatype: model::DataType,
+    shape: Dims,
+    body: &[u8],
+    model: &str,
+) -> Result<Tensor, InferError> {
+    let shape: Dims = shape.iter().map(|dim| if *dim == -1 { 1 } else { *dim }).collect();
+    if shape.iter().any(|dim| *dim != 1) {
+        return Err(InferError::invalid(format!(
+            "a raw binary request gives one string, but input '{name}' of '{model}' takes {shape}"
+        )));
+    }
+    let mut data = Vec::with_capacity(4 + body.len());
+    bytes_tensor::push(&mut data, body);
+    Ok(Tensor { name, datatype, shape, data: data.into() })
+}

@@ -1,0 +1,175 @@
+//! Every route of the protocol, and what is asked there.
+
+use http::Method;
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use matchit::Router;
+use percent_encoding::percent_decode_str;
+
+/// What a route asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    ServerMetadata,
+    Live,
+    Ready,
+    ModelMetadata,
+    ModelReady,
+    ModelConfig,
+    Statistics,
+    Infer,
+    Index,
+    Logging,
+    /// Part of the protocol, but served by later work; the sentence says what.
+    NotYet(&'static str),
+}
+
+const GENERATE: &str = "the generate extension is not served yet; use /infer";
+const TRACE: &str = "trace settings are not served yet";
+const MODEL_CONTROL: &str =
+    "explicit model load / unload is not served yet; models are loaded when the server starts";
+const SHARED_MEMORY: &str = "shared memory regions are not served yet; send tensors as binary data";
+
+/// Route, method, question.
+const ROUTES: &[(&str, Method, Question)] = {
+    use Question::*;
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    &[
+        ("/v2", GET, ServerMetadata),
+        ("/v2/health/live", GET, Live),
+        ("/v2/health/ready", GET, Ready),
+        ("/v2/models/stats", GET, Statistics),
+        ("/v2/models/{model}", GET, ModelMetadata),
+        ("/v2/models/{model}/versions/{version}", GET, ModelMetadata),
+        ("/v2/models/{model}/ready", GET, ModelReady),
+        ("/v2/models/{model}/versions/{version}/ready", GET, ModelReady),
+        ("/v2/models/{model}/config", GET, ModelConfig),
+        ("/v2/models/{model}/versions/{version}/config", GET, ModelConfig),
+        ("/v2/models/{model}/stats", GET, Statistics),
+        ("/v2/models/{model}/versions/{version}/stats", GET, Statistics),
+        ("/v2/models/{model}/infer", POST, Infer),
+        ("/v2/models/{model}/versions/{version}/infer", POST, Infer),
+        ("/v2/models/{model}/generate", POST, NotYet(GENERATE)),
+        ("/v2/models/{model}/versions/{version}/generate", POST, NotYet(GENERATE)),
+        ("/v2/models/{model}/generate_stream", POST, NotYet(GENERATE)),
+        ("/v2/models/{model}/versions/{version}/generate_stream", POST, NotYet(GENERATE)),
+        ("/v2/models/{model}/trace/setting", GET, NotYet(TRACE)),
+        ("/v2/models/{model}/trace/setting", POST, NotYet(TRACE)),
+        ("/v2/trace/setting", GET, NotYet(TRACE)),
+        ("/v2/trace/setting", POST, NotYet(TRACE)),
+        ("/v2/logging", GET, Logging),
+        ("/v2/logging", POST, Logging),
+        ("/v2/repository/index", POST, Index),
+        ("/v2/repository/{repository}/index", POST, Index),
+        ("/v2/repository/models/{model}/load", POST, NotYet(MODEL_CONTROL)),
+        ("/v2/repository/models/{model}/unload", POST, NotYet(MODEL_CONTROL)),
+        ("/v2/repository/{repository}/models/{model}/load", POST, NotYet(MODEL_CONTROL)),
+        ("/v2/repository/{repository}/models/{model}/unload", POST, NotYet(MODEL_CONTROL)),
+        ("/v2/systemsharedmemory/status", GET, NotYet(SHARED_MEMORY)),
+        ("/v2/systemsharedmemory/region/{region}/status", GET, NotYet(SHARED_MEMORY)),
+        ("/v2/systemsharedmemory/region/{region}/register", POST, NotYet(SHARED_MEMORY)),
+        ("/v2/systemsharedmemory/region/{region}/unregister", POST, NotYet(SHARED_MEMORY)),
+        ("/v2/systemsharedmemory/unregister", POST, NotYet(SHARED_MEMORY)),
+        ("/v2/cudasharedmemory/status", GET, NotYet(SHARED_MEMORY)),
+        ("/v2/cudasharedmemory/region/{region}/status", GET, NotYet(SHARED_MEMORY)),
+        ("/v2/cudasharedmemory/region/{region}/register", POST, NotYet(SHARED_MEMORY)),
+        ("/v2/cudasharedmemory/region/{region}/unregister", POST, NotYet(SHARED_MEMORY)),
+        ("/v2/cudasharedmemory/unregister", POST, NotYet(SHARED_MEMORY)),
+    ]
+};
+
+type Methods = Vec<(Method, Question, &'static str)>;
+
+static ROUTER: LazyLock<Router<Methods>> = LazyLock::new(|| {
+    let mut by_path: Vec<(&str, Methods)> = Vec::new();
+    for (path, method, question) in ROUTES {
+        match by_path.iter_mut().find(|(known, _)| known == path) {
+            Some((_, methods)) => methods.push((method.clone(), *question, path)),
+            None => by_path.push((path, vec![(method.clone(), *question, path)])),
+        }
+    }
+    let mut router = Router::new();
+    for (path, methods) in by_path {
+        router.insert(path, methods).expect("no two routes are the same");
+    }
+    router
+});
+
+/// A request that found its route.
+#[derive(Debug)]
+pub(super) struct Matched<'a> {
+    pub(super) question: Question,
+    /// The route as written in the table, for the access log.
+    pub(super) route: &'static str,
+    pub(super) model: Option<Cow<'a, str>>,
+    /// Digits, as the route demands.
+    pub(super) version: Option<&'a str>,
+    pub(super) repository: Option<&'a str>,
+}
+
+/// Why a request found none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoute {
+    NotFound,
+    MethodNotAllowed,
+}
+
+/// Finds the route of `path`, which is matched whole: a trailing slash is another path.
+pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Matched<'a>, NoRoute> {
+    let found = ROUTER.at(path).map_err(|_| NoRoute::NotFound)?;
+    let version = found.params.get("version");
+    if version.is_some_and(|version| !version.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(NoRoute::NotFound);
+    }
+    let at_method = found.value.iter().find(|(known, ..)| known == method);
+    let (_, question, route) = at_method.ok_or(NoRoute::MethodNotAllowed)?;
+    let model = match found.params.get("model") {
+        Some(model) => Some(percent_decode_str(model).decode_utf8().map_err(|_| NoRoute::NotFound)?),
+        None => None,
+    };
+    let repository = found.params.get("repository");
+    Ok(Matched { question: *question, route, model, version, repository })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(method: Method, path: &str, expected: Result<Question, NoRoute>) {
+        assert_eq!(find(&method, path).map(|matched| matched.question), expected, "{method} {path}");
+    }
+
+    #[test]
+    fn every_route_of_the_table_is_found() {
+        for (path, method, question) in ROUTES {
+            let path = path
+                .replace("{model}", "m")
+                .replace("{version}", "3")
+                .replace("{re", "r{")
+                .replace("r{", "re");
+            let path = path.replace("repository}", "r").replace("region}", "r");
+            check(method.clone(), &path, Ok(*question));
+        }
+    }
+
+    #[test]
+    fn paths_match_whole_and_methods_exactly() {
+        check(Method::GET, "/v2/", Err(NoRoute::NotFound));
+        check(Method::GET, "/v2/models/m/", Err(NoRoute::NotFound));
+        check(Method::GET, "/v1", Err(NoRoute::NotFound));
+        check(Method::POST, "/v2/models/m/versions/two/infer", Err(NoRoute::NotFound));
+        check(Method::POST, "/v2/models/m/versions/2/trace/setting", Err(NoRoute::NotFound));
+        check(Method::POST, "/v2", Err(NoRoute::MethodNotAllowed));
+        check(Method::GET, "/v2/models/m/infer", Err(NoRoute::MethodNotAllowed));
+        check(Method::PUT, "/v2/logging", Err(NoRoute::MethodNotAllowed));
+    }
+
+    #[test]
+    fn names_are_decoded() {
+        let matched = find(&Method::GET, "/v2/models/my%20model/versions/12").unwrap();
+        assert_eq!((matched.model.as_deref(), matched.version), (Some("my model"), Some("12")));
+        assert_eq!(find(&Method::GET, "/v2/models/%ff").unwrap_err(), NoRoute::NotFound);
+    }
+}

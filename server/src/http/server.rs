@@ -1,0 +1,278 @@
+//! One request over HTTP: find its route, answer it, write its access line.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use model::{InferError, ModelVersion, Parameter, Parameters};
+use serde_json::Value;
+
+use super::answer::{self, Answer};
+use super::body::{self, BodyLimits};
+use super::compression;
+use super::infer::infer;
+use super::routes::{self, Matched, NoRoute, Question};
+use crate::app::App;
+use crate::describe::refuse_repository_name;
+use crate::logging::AccessLog;
+use crate::request_id::{self, RequestId};
+use crate::serve::Activity;
+
+/// hyper's settings for HTTP/1.1 and HTTP/2 without TLS.
+pub fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    // A head has at most 64 KiB; more is refused with 431.
+    builder.http1().max_buf_size(64 << 10).timer(TokioTimer::new());
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1024);
+    builder
+}
+
+/// Answers the requests of one connection.
+#[derive(Clone, Debug)]
+pub struct HttpService {
+    /// What to answer from.
+    pub app: Arc<App>,
+    /// Who asks.
+    pub peer: SocketAddr,
+    /// What moves on the connection.
+    pub activity: Arc<Activity>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for HttpService {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let arrived = Instant::now();
+        let service = self.clone();
+        Box::pin(async move {
+            let handling = service.activity.handling();
+            let answer = service.answer(request, arrived).await;
+            drop(handling);
+            Ok(answer)
+        })
+    }
+}
+
+/// What a handler needs to know of a request beside its route.
+pub(super) struct Exchange {
+    pub(super) request: Request<Incoming>,
+    pub(super) arrived: Instant,
+    /// What the log calls it; known once the body is.
+    pub(super) request_id: Option<RequestId>,
+    /// The version that answered, for the access line.
+    pub(super) version: Option<u64>,
+}
+
+impl Exchange {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.request.headers().get(name)?.to_str().ok()
+    }
+
+    /// Chooses the request's id, once its own is known.
+    pub(super) fn identify(&mut self, id: &str) -> RequestId {
+        let chosen = RequestId::choose(id, self.header(request_id::HEADER));
+        self.request_id = Some(chosen.clone());
+        chosen
+    }
+}
+
+impl HttpService {
+    async fn answer(&self, request: Request<Incoming>, arrived: Instant) -> Answer {
+        let path = request.uri().path().to_owned();
+        let method = request.method().clone();
+        let bytes_in = request.body().size_hint().lower();
+        let mut exchange = Exchange { request, arrived, request_id: None, version: None };
+        let wanted = compression::wanted(exchange.request.headers());
+        let matched = routes::find(&method, &path);
+        let mut answer = match &matched {
+            Ok(matched) => {
+                let result = self.handle(matched, &mut exchange).await;
+                result.unwrap_or_else(|error| answer::error(&error))
+            }
+            Err(NoRoute::NotFound) => answer::refusal(StatusCode::NOT_FOUND, "Not Found"),
+            Err(NoRoute::MethodNotAllowed) => {
+                answer::refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+            }
+        };
+        if let Some(encoding) = wanted
+            && answer.body().len() > 0
+        {
+            answer = compression::compress(answer, encoding).await;
+        }
+        if let Some(id) = exchange.request.headers().get(request_id::HEADER) {
+            answer.headers_mut().insert(request_id::HEADER, id.clone());
+        }
+        if AccessLog::wanted() {
+            self.log(&method, matched.as_ref().ok(), exchange, bytes_in, &answer);
+        }
+        answer
+    }
+
+    fn log(
+        &self,
+        method: &Method,
+        matched: Option<&Matched<'_>>,
+        mut exchange: Exchange,
+        bytes_in: u64,
+        answer: &Answer,
+    ) {
+        let request_id = exchange.request_id.take().unwrap_or_else(|| exchange.identify(""));
+        AccessLog {
+            protocol: "http",
+            method: method.as_str(),
+            route: matched.map_or("none", |matched| matched.route),
+            status: answer.status().as_u16(),
+            model: matched.and_then(|matched| matched.model.as_deref()),
+            version: exchange.version,
+            bytes_in,
+            bytes_out: answer.body().len(),
+            took: exchange.arrived.elapsed(),
+            request_id: request_id.as_str(),
+            peer: Some(self.peer),
+        }
+        .write();
+    }
+
+    async fn handle(&self, matched: &Matched<'_>, exchange: &mut Exchange) -> Result<Answer, InferError> {
+        let app = &*self.app;
+        let model = matched.model.as_deref().unwrap_or_default();
+        let version = version(model, matched.version)?;
+        match matched.question {
+            Question::Infer => infer(app, model, version, exchange).await,
+            Question::Live => Ok(answer::empty()),
+            Question::Ready => Ok(answer::status(ready_status(app.is_ready()))),
+            Question::ModelReady => {
+                app.model_ready(model, version).map(|ready| answer::status(ready_status(ready)))
+            }
+            Question::ServerMetadata => {
+                Ok(answer::message("inference.ServerMetadataResponse", &app.server_metadata()))
+            }
+            Question::ModelMetadata => {
+                let metadata = app.model_metadata(model, version)?;
+                Ok(answer::message("inference.ModelMetadataResponse", &metadata))
+            }
+            Question::ModelConfig => {
+                let config = app.model_config(model, version)?.config.unwrap_or_default();
+                Ok(answer::json(&proto::config_json::to_json(&config)))
+            }
+            Question::Statistics => {
+                let statistics = app.statistics(model, version)?;
+                Ok(answer::message("inference.ModelStatisticsResponse", &statistics))
+            }
+            Question::Index => {
+                refuse_repository_name(matched.repository.unwrap_or_default())?;
+                let ready = self
+                    .json_body(exchange)
+                    .await?
+                    .get("ready")
+                    .is_some_and(|ready| *ready == Value::Bool(true));
+                Ok(answer::json(&index(app, ready)))
+            }
+            Question::Logging => {
+                if exchange.request.method() == Method::POST {
+                    let settings = self.json_body(exchange).await?;
+                    app.log.update(&parameters(&settings)?)?;
+                }
+                Ok(answer::json(&logging(app)))
+            }
+            Question::NotYet(sentence) => Err(InferError::unsupported(sentence)),
+        }
+    }
+
+    /// The body as a JSON object; none is an empty one.
+    async fn json_body(&self, exchange: &mut Exchange) -> Result<Value, InferError> {
+        let incoming = exchange.request.body_mut();
+        let bytes = body::read(incoming, None, limits(&self.app)).await?;
+        if bytes.is_empty() {
+            return Ok(Value::Object(serde_json::Map::new()));
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(value @ Value::Object(_)) => Ok(value),
+            Ok(_) => {
+                Err(InferError::MalformedJson { reason: "the body is not an object".to_owned(), offset: 0 })
+            }
+            // Settings have one line; serde_json counts columns from 1.
+            Err(error) => Err(InferError::MalformedJson {
+                reason: error.to_string(),
+                offset: error.column().saturating_sub(1),
+            }),
+        }
+    }
+}
+
+/// What bodies may be.
+pub(super) fn limits(app: &App) -> BodyLimits {
+    BodyLimits { size: app.max_input_size, time: app.client_timeout.max(Duration::from_millis(1)) }
+}
+
+/// The version that `digits` stand for; leading zeros are passed over.
+fn version(model: &str, digits: Option<&str>) -> Result<Option<ModelVersion>, InferError> {
+    match digits.map(|digits| digits.trim_start_matches('0').parse()) {
+        None => Ok(None),
+        Some(Ok(version)) => Ok(Some(version)),
+        Some(Err(error)) => Err(InferError::invalid(format!("Request for model '{model}': {error}"))),
+    }
+}
+
+fn ready_status(ready: bool) -> StatusCode {
+    if ready { StatusCode::OK } else { StatusCode::BAD_REQUEST }
+}
+
+/// Triton leaves out what is empty.
+fn index(app: &App, ready: bool) -> Value {
+    let models = app.repository_index(ready).models.into_iter().map(|model| {
+        let fields = [
+            ("name", model.name),
+            ("version", model.version),
+            ("state", model.state),
+            ("reason", model.reason),
+        ];
+        let fields = fields.into_iter().filter(|(_, value)| !value.is_empty());
+        Value::Object(fields.map(|(name, value)| (name.to_owned(), Value::String(value))).collect())
+    });
+    Value::Array(models.collect())
+}
+
+fn logging(app: &App) -> Value {
+    let state = app.log.get();
+    serde_json::json!({
+        "log_file": state.log_file,
+        "log_info": state.log_info,
+        "log_warning": state.log_warning,
+        "log_error": state.log_error,
+        "log_verbose_level": state.log_verbose_level,
+        "log_format": state.log_format.name(),
+    })
+}
+
+fn parameters(settings: &Value) -> Result<Parameters, InferError> {
+    let mut parameters = Parameters::default();
+    for (name, value) in settings.as_object().into_iter().flatten() {
+        let parameter = match value {
+            Value::Bool(value) => Parameter::Bool(*value),
+            Value::String(value) => Parameter::String(value.clone()),
+            Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(value), _) => Parameter::Int(value),
+                (None, Some(value)) => Parameter::Uint(value),
+                (None, None) => Parameter::Double(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                return Err(InferError::invalid(format!(
+                    "setting '{name}' is {value}, but must be a plain value"
+                )));
+            }
+        };
+        parameters.insert(name.as_str(), parameter);
+    }
+    Ok(parameters)
+}

@@ -1,0 +1,151 @@
+//! Runs the server: listen, load, serve, drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use inference::backend::Backend;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use crate::admin::MetricsService;
+use crate::app::App;
+use crate::config::{Config, DrainConfig};
+use crate::drain::Drain;
+use crate::grpc::{self, GrpcService};
+use crate::http::{self, HttpService};
+use crate::logging::LogSettings;
+use crate::serve::{Connections, listen, serve};
+
+/// Listens, loads the models, and serves until SIGTERM or SIGINT; then drains.
+///
+/// # Errors
+/// When a port cannot be had, or, with `--exit-on-error`, when a model cannot be loaded.
+pub async fn run(
+    config: Config,
+    log: LogSettings,
+    backend: impl Backend,
+    acts_on_parameter: fn(&str) -> bool,
+) -> anyhow::Result<()> {
+    let app = Arc::new(App::new(&config, log, acts_on_parameter));
+    let drain = Drain::default();
+    start_listeners(&config, &app, &drain)?;
+    let loading = {
+        let app = Arc::clone(&app);
+        tokio::task::spawn_blocking(move || app.load(&backend))
+    };
+    let mut stop = Box::pin(stop_requested());
+    tokio::select! {
+        problems = loading => {
+            let problems = problems?;
+            if config.repository.exit_on_error && !problems.is_empty() {
+                bail!("--exit-on-error: {}", problems.join("; "));
+            }
+            for problem in problems {
+                warn!(problem, "not served");
+            }
+            stop.await;
+        }
+        () = &mut stop => {}
+    }
+    finish(&app, &drain, &config.drain).await;
+    Ok(())
+}
+
+/// Binds every port before any is served, so that a port that cannot be had ends the start.
+fn start_listeners(config: &Config, app: &Arc<App>, drain: &Drain) -> anyhow::Result<()> {
+    let permits = Arc::new(Semaphore::new(config.connections.max_connections.get()));
+    let connections = |builder| Connections {
+        builder,
+        permits: Arc::clone(&permits),
+        client_timeout: config.connections.client_timeout,
+        drain: drain.clone(),
+    };
+    let bind = |address, reuse| listen(address, reuse);
+    let http = config.http.as_ref().map(|http| bind(http.address, http.reuse_port)).transpose()?;
+    let grpc = config.grpc.as_ref().map(|grpc| bind(grpc.address, grpc.reuse_port)).transpose()?;
+    let metrics = config.metrics.as_ref().map(|metrics| bind(metrics.address, false)).transpose()?;
+    if let Some(listener) = http {
+        announce("http", &listener)?;
+        let app = Arc::clone(app);
+        let service = move |peer: SocketAddr, activity| HttpService { app: Arc::clone(&app), peer, activity };
+        drain.spawn(serve(listener, connections(http::builder()), service));
+    }
+    if let (Some(listener), Some(grpc_config)) = (grpc, &config.grpc) {
+        announce("grpc", &listener)?;
+        let routes = grpc::routes(app, grpc_config.response_compression);
+        let client_timeout = config.connections.client_timeout;
+        let service = move |peer: SocketAddr, _| GrpcService::new(routes.clone(), peer, client_timeout);
+        drain.spawn(serve(listener, connections(grpc::builder(grpc_config)), service));
+    }
+    if let Some(listener) = metrics {
+        announce("metrics", &listener)?;
+        let app = Arc::clone(app);
+        let service = move |_, _| MetricsService { app: Arc::clone(&app) };
+        drain.spawn(serve(listener, connections(http::builder()), service));
+    }
+    Ok(())
+}
+
+fn announce(protocol: &str, listener: &TcpListener) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    info!(protocol, %address, "listening");
+    Ok(())
+}
+
+/// Returns at the first SIGTERM or SIGINT.
+async fn stop_requested() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        warn!("cannot listen for signals; stop the server with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => info!("SIGINT: stopping"),
+    }
+}
+
+/// Ready turns false; requests are still answered for a while, so that load balancers can look away; then
+/// no connection is accepted and what is in work is finished, within a time.
+async fn finish(app: &Arc<App>, drain: &Drain, config: &DrainConfig) {
+    app.readiness.stop();
+    if !config.delay.is_zero() {
+        info!(delay = ?config.delay, "not ready any more, still answering");
+        tokio::time::sleep(config.delay).await;
+    }
+    let in_flight =
+        || app.repository.all_ready().iter().map(|served| served.statistics().in_flight()).sum::<u64>();
+    let requests = in_flight();
+    drain.stop();
+    info!(requests, connections = drain.unfinished(), "finishing what is in work");
+    if tokio::time::timeout(config.timeout, drain.finished()).await.is_ok() {
+        info!(finished = requests, unfinished = 0, "stopped: every request was answered");
+    } else {
+        abandon(app, requests, in_flight, drain.unfinished()).await;
+    }
+    stop_instances(app).await;
+}
+
+/// Answers what still waits with a refusal, and says what was not finished.
+async fn abandon(app: &App, requests: u64, in_flight: impl Fn() -> u64, connections: usize) {
+    let unfinished = in_flight();
+    let waiting: usize = app.repository.all_ready().iter().map(|served| served.abandon()).sum();
+    let finished = requests.saturating_sub(unfinished);
+    warn!(finished, unfinished, waiting, connections, "stopped at the time limit (--exit-timeout-secs)");
+    // One moment for the refusals to leave.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// Ends the threads of the instances that are idle; one that is still running is left to the process's end.
+async fn stop_instances(app: &App) {
+    let versions = app.repository.all_ready();
+    let drained = tokio::task::spawn_blocking(move || versions.iter().for_each(|served| served.drain()));
+    if tokio::time::timeout(Duration::from_secs(1), drained).await.is_err() {
+        warn!("an execution did not end; leaving it");
+    }
+}
