@@ -20,8 +20,7 @@ DEADLINE = 60
 
 def announced(line):
     """The listeners that a line of the log announces, as a dictionary from name to address."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", line)
-    return dict(re.findall(r"\b(http|grpc|metrics)=\"?((?:[0-9.]+|\[[0-9a-f:]+\]):[0-9]+)", plain))
+    return dict(re.findall(r"listening protocol=(http|grpc|metrics) address=([0-9.]+:[0-9]+)", line))
 
 
 class Server:

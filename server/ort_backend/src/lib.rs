@@ -54,13 +54,10 @@ impl Backend for OrtBackend {
     }
 }
 
-/// The model's file and how messages call it: `model.onnx` or what `default_model_filename` says, and when
+/// The model's file and how messages call it: what `default_model_filename` says, and when
 /// that is a directory, the file of the same name inside it.
 fn model_file(source: &ModelSource<'_>) -> Result<(PathBuf, String), LoadError> {
-    let name = match source.config.default_model_filename.as_str() {
-        "" => "model.onnx",
-        name => name,
-    };
+    let name = source.config.default_model_filename.as_str();
     let stays =
         std::path::Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
     if !stays {

@@ -33,6 +33,9 @@ fn decode(message: ModelInferRequest) -> Result<InferRequest, InferError> {
     let ModelInferRequest { model_name, model_version, id, parameters, inputs, outputs, raw_input_contents } =
         message;
     let model = ModelName::parse(&model_name).map_err(|_| InferError::UnknownModel { model: model_name })?;
+    if let Some(input) = inputs.iter().find(|input| input.parameters.contains_key("shared_memory_region")) {
+        return Err(shared_memory("input", &input.name));
+    }
     let raw = !raw_input_contents.is_empty();
     if raw && raw_input_contents.len() != inputs.len() {
         return Err(InferError::invalid(format!(
@@ -60,10 +63,7 @@ pub(super) fn version(text: &str) -> Result<Option<ModelVersion>, InferError> {
 }
 
 fn tensor(input: InferInputTensor, raw: Option<bytes::Bytes>) -> Result<Tensor, InferError> {
-    let InferInputTensor { name, datatype, shape, parameters, contents } = input;
-    if parameters.contains_key("shared_memory_region") {
-        return Err(shared_memory("input", &name));
-    }
+    let InferInputTensor { name, datatype, shape, parameters: _, contents } = input;
     let datatype = DataType::parse(&datatype).ok_or_else(|| {
         InferError::invalid(format!(
             "input '{name}' has the datatype '{datatype}', which is not one of the protocol's"

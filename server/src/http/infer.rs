@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::answer::{self, Answer};
 use super::body::{self, Encoding};
 use super::codec::{self, InferBody, Limits};
+use super::compression;
 use super::server::{Exchange, limits};
 use crate::app::App;
 use crate::tensor_bytes::packed_tensor;
@@ -51,7 +52,11 @@ pub(super) async fn infer(
         headers.insert(HEADER_LENGTH, HeaderValue::from(length));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     }
-    Ok(answer)
+    // Only these answers are compressed: clients made for Triton do not decompress any other.
+    match compression::wanted(exchange.request.headers()) {
+        Some(encoding) => Ok(compression::compress(answer, encoding).await),
+        None => Ok(answer),
+    }
 }
 
 /// How the body is compressed, or the answer that says which ways there are.

@@ -17,7 +17,6 @@ use serde_json::Value;
 
 use super::answer::{self, Answer};
 use super::body::{self, BodyLimits};
-use super::compression;
 use super::infer::infer;
 use super::routes::{self, Matched, NoRoute, Question};
 use crate::app::App;
@@ -92,7 +91,6 @@ impl HttpService {
         let method = request.method().clone();
         let bytes_in = request.body().size_hint().lower();
         let mut exchange = Exchange { request, arrived, request_id: None, version: None };
-        let wanted = compression::wanted(exchange.request.headers());
         let matched = routes::find(&method, &path);
         let mut answer = match &matched {
             Ok(matched) => {
@@ -104,11 +102,6 @@ impl HttpService {
                 answer::refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
             }
         };
-        if let Some(encoding) = wanted
-            && answer.body().len() > 0
-        {
-            answer = compression::compress(answer, encoding).await;
-        }
         if let Some(id) = exchange.request.headers().get(request_id::HEADER) {
             answer.headers_mut().insert(request_id::HEADER, id.clone());
         }

@@ -62,6 +62,9 @@ fn backend(config: &mut ModelConfig) -> Result<(), String> {
     }
     config.backend = BACKEND.to_owned();
     config.platform = PLATFORM.to_owned();
+    if config.default_model_filename.is_empty() {
+        config.default_model_filename = "model.onnx".to_owned();
+    }
     Ok(())
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Reader<'a> {
     depth: u32,
     /// Whether the innermost array or object has no member yet.
     fresh: bool,
+    /// Where the key that was read last stands, for errors.
+    key: (usize, usize),
 }
 
 /// Whether `NaN`, `Infinity` and `-Infinity` count as values.
@@ -45,7 +47,7 @@ enum BareWords {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(json: &'a [u8]) -> Reader<'a> {
-        Reader { json, at: 0, depth: 0, fresh: false }
+        Reader { json, at: 0, depth: 0, fresh: false, key: (0, 0) }
     }
 
     /// Bytes not yet read.
@@ -85,7 +87,9 @@ impl<'a> Reader<'a> {
         if !self.next_member(b'}', "expected ',' or '}'")? {
             return Ok(None);
         }
+        let start = self.at;
         let key = self.string()?;
+        self.key = (start, self.at);
         match self.peek() {
             Some(b':') => self.at += 1,
             _ => return Err(self.unexpected("expected ':'")),
@@ -344,7 +348,14 @@ impl<'a> Reader<'a> {
             Some(byte) => format!("the byte 0x{byte:02x}"),
             None => "the end".to_owned(),
         };
-        self.malformed(format!("{expected}, found {found}"))
+        let key = String::from_utf8_lossy(&self.json[self.key.0..self.key.1]);
+        match key.trim_matches([' ', '\n', '\r', '\t', '"']) {
+            "" => self.malformed(format!("{expected}, found {found}")),
+            key => {
+                let key: String = key.chars().take(64).collect();
+                self.malformed(format!("{expected} after the key '{key}', found {found}"))
+            }
+        }
     }
 
     #[cold]
