@@ -13,6 +13,7 @@
 //!
 //! This crate knows nothing of serving: it reads no file, checks no value against another, and
 //! completes no default.
+#![forbid(unsafe_code)]
 
 use std::sync::LazyLock;
 

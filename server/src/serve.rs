@@ -50,6 +50,8 @@ pub struct Connections {
     pub permits: Arc<Semaphore>,
     /// How long a client may stall while it sends a request or reads an answer.
     pub client_timeout: Duration,
+    /// How long a connection may last before it is asked to end, and how much longer it may take.
+    pub max_age: Option<(Duration, Duration)>,
     /// Tells when to stop.
     pub drain: Drain,
 }
@@ -98,6 +100,9 @@ where
     }
 }
 
+/// As long as any clock goes on here: thirty years.
+pub const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// Drives one connection to its end, and ends it when its client stalls.
 async fn watch<C, E>(connection: C, activity: &Activity, connections: &Connections, peer: SocketAddr)
 where
@@ -108,7 +113,10 @@ where
     let mut ticks = tokio::time::interval(connections.client_timeout);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await; // the first is immediate
+    let (age, grace) = connections.max_age.unwrap_or((FOREVER, FOREVER));
+    let mut old = std::pin::pin!(tokio::time::sleep(age));
     let mut stopping = false;
+    let mut aged = false;
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -119,6 +127,15 @@ where
             }
             () = connections.drain.stopped(), if !stopping => {
                 stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = old.as_mut() => {
+                if aged {
+                    debug!(%peer, "closing a connection that is too old");
+                    return;
+                }
+                aged = true;
+                old.as_mut().reset(tokio::time::Instant::now() + grace);
                 connection.as_mut().graceful_shutdown();
             }
             _ = ticks.tick() => {

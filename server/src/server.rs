@@ -18,7 +18,7 @@ use crate::drain::Drain;
 use crate::grpc::{self, GrpcService};
 use crate::http::{self, HttpService};
 use crate::logging::LogSettings;
-use crate::serve::{Connections, listen, serve};
+use crate::serve::{Connections, FOREVER, listen, serve};
 
 /// Listens, loads the models, and serves until SIGTERM or SIGINT; then drains.
 ///
@@ -62,6 +62,7 @@ fn start_listeners(config: &Config, app: &Arc<App>, drain: &Drain) -> anyhow::Re
         builder,
         permits: Arc::clone(&permits),
         client_timeout: config.connections.client_timeout,
+        max_age: None,
         drain: drain.clone(),
     };
     let bind = |address, reuse| listen(address, reuse);
@@ -79,7 +80,9 @@ fn start_listeners(config: &Config, app: &Arc<App>, drain: &Drain) -> anyhow::Re
         let routes = grpc::routes(app, grpc_config.response_compression);
         let client_timeout = config.connections.client_timeout;
         let service = move |peer: SocketAddr, _| GrpcService::new(routes.clone(), peer, client_timeout);
-        drain.spawn(serve(listener, connections(grpc::builder(grpc_config)), service));
+        let grace = grpc_config.max_connection_age_grace.unwrap_or(FOREVER);
+        let max_age = grpc_config.max_connection_age.map(|age| (age, grace));
+        drain.spawn(serve(listener, Connections { max_age, ..connections(grpc::builder(grpc_config)) }, service));
     }
     if let Some(listener) = metrics {
         announce("metrics", &listener)?;
@@ -122,7 +125,7 @@ async fn finish(app: &Arc<App>, drain: &Drain, config: &DrainConfig) {
         || app.repository.all_ready().iter().map(|served| served.statistics().in_flight()).sum::<u64>();
     let requests = in_flight();
     drain.stop();
-    info!(requests, connections = drain.unfinished(), "finishing what is in work");
+    info!(requests, "finishing what is in work");
     if tokio::time::timeout(config.timeout, drain.finished()).await.is_ok() {
         info!(finished = requests, unfinished = 0, "stopped: every request was answered");
     } else {

@@ -161,9 +161,6 @@ def test_only_the_outputs_asked_for(client):
     assert sorted(output["name"] for output in said["outputs"]) == ["OUTPUT0", "OUTPUT1"]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="ONNX Runtime runs the whole graph, whichever outputs it is asked for"
-)
 def test_outputs_not_asked_for_are_not_computed(client):
     one = np.array([3], np.float32)
 

@@ -1,3 +1,5 @@
+//! What `config.pbtxt` files in practical use look like, and what is wrong with those that are refused.
+
 use super::*;
 use crate::v2::{
     DataType, ModelInput, ModelInstanceGroup, ModelParameter, model_config::SchedulingChoice,

@@ -6,10 +6,12 @@
 //! Invariants:
 //! - a tensor's bytes go to the session and come from it without a copy, except BYTES, which ONNX Runtime
 //!   holds as strings of its own, and inputs that are not aligned to their element;
+//! - outputs that nobody can ask for are cut out of the graph (`prune.rs`);
 //! - all `unsafe` code is in `tensor.rs` and `run.rs`.
 
 mod library;
 mod options;
+mod prune;
 mod run;
 mod session;
 mod tensor;

@@ -13,11 +13,14 @@ const INTRA_OP_THREADS: &str = "intra_op_thread_count";
 const INTER_OP_THREADS: &str = "inter_op_thread_count";
 const MEM_ARENA: &str = "enable_mem_arena";
 const MEM_PATTERN: &str = "enable_mem_pattern";
+const PRUNE_OUTPUTS: &str = "prune_outputs";
 
 /// Whether the key of `parameters` changes how a model runs.
 pub fn acts_on_parameter(key: &str) -> bool {
-    matches!(key, EXECUTION_MODE | INTRA_OP_THREADS | INTER_OP_THREADS | MEM_ARENA | MEM_PATTERN)
-        || key.starts_with(SESSION_PREFIX)
+    matches!(
+        key,
+        EXECUTION_MODE | INTRA_OP_THREADS | INTER_OP_THREADS | MEM_ARENA | MEM_PATTERN | PRUNE_OUTPUTS
+    ) || key.starts_with(SESSION_PREFIX)
 }
 
 /// What a configuration asks of a session.
@@ -31,6 +34,9 @@ pub(crate) struct Options {
     level: GraphOptimizationLevel,
     arena: Option<bool>,
     pattern: Option<bool>,
+    /// Whether requests for some of the outputs run a graph that is cut down to them. Each set of outputs
+    /// that is asked for has a session, and weights, of its own. `None` leaves it to the model's size.
+    pub(crate) prune_outputs: Option<bool>,
     session: Vec<(String, String)>,
 }
 
@@ -57,6 +63,7 @@ impl Options {
             level: level(config)?,
             arena: flag(config, MEM_ARENA)?,
             pattern: flag(config, MEM_PATTERN)?,
+            prune_outputs: flag(config, PRUNE_OUTPUTS)?,
             session,
         })
     }

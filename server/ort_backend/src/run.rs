@@ -68,7 +68,7 @@ impl SessionInstance {
 
 impl Instance for SessionInstance {
     fn execute(&mut self, inputs: &[InstanceInput], outputs: &[usize]) -> Result<Execution, ExecuteError> {
-        let session = &*self.session;
+        let session = &*self.session.for_outputs(outputs).map_err(Status::from)?;
         let mut input_names: SmallVec<[*const c_char; 4]> = SmallVec::new();
         let mut values: SmallVec<[Input; 4]> = SmallVec::new();
         for input in inputs {

@@ -117,8 +117,6 @@ pub struct GrpcConfig {
 pub struct MetricsConfig {
     /// Where it listens; port 0 picks a free one.
     pub address: SocketAddr,
-    /// Time between two readings of the machine's gauges; above zero.
-    pub interval: Duration,
 }
 
 /// The orderly stop.
@@ -324,7 +322,6 @@ fn metrics(raw: &RawConfig) -> Result<Option<MetricsConfig>, ConfigError> {
     };
     let config = MetricsConfig {
         address: SocketAddr::new(address, raw.get(&settings::METRICS_PORT)?),
-        interval: raw.get(&settings::METRICS_INTERVAL)?,
     };
     Ok(raw.get(&settings::ALLOW_METRICS)?.then_some(config))
 }
@@ -423,7 +420,6 @@ mod tests {
             }),
             metrics: Some(MetricsConfig {
                 address: "0.0.0.0:8002".parse().unwrap(),
-                interval: Duration::from_secs(2),
             }),
             log: LogConfig {
                 file: None,
@@ -449,7 +445,7 @@ mod tests {
              --strict-readiness=off --exit-on-error --reuse-http-port --http-max-input-size=100 \
              --grpc-address=::1 --grpc-port=9001 --reuse-grpc-port --grpc-keepalive-time=1000 \
              --grpc-keepalive-timeout=500 --grpc-infer-response-compression-level=high \
-             --grpc-max-connection-age=60000 --grpc-max-connection-age-grace=1s --metrics-interval-ms=250.5 \
+             --grpc-max-connection-age=60000 --grpc-max-connection-age-grace=1s \
              --log-file=v.log --log-format=json --log-info=0 --log-warning=0 --log-error=0 --log-verbose=2 \
              --access-log --drain-delay=500ms --exit-timeout-secs=5",
         )
@@ -472,7 +468,6 @@ mod tests {
         assert_eq!((grpc.keepalive_time.as_millis(), grpc.keepalive_timeout.as_millis()), (1000, 500));
         assert_eq!(grpc.max_connection_age, Some(Duration::from_secs(60)));
         assert_eq!(grpc.max_connection_age_grace, Some(Duration::from_secs(1)));
-        assert_eq!(config.metrics.unwrap().interval, Duration::from_micros(250_500));
         let log = config.log;
         assert_eq!((log.file, log.format), (Some("v.log".into()), LogFormat::Json));
         assert_eq!(

@@ -89,8 +89,6 @@ settings! {
             "Address of the metrics");
         METRICS_PORT: u16 = Setting::new("metrics-port", &PORT, Value("8002"),
             "Port of the metrics; 0 picks a free one");
-        METRICS_INTERVAL: Duration = Setting::new("metrics-interval-ms", &MILLISECONDS_ABOVE_ZERO, Value("2000"),
-            "Time between two readings of the machine's gauges").rare();
     }
     Logging {
         LOG_FORMAT: LogFormat = Setting::new("log-format", &kind::LOG_FORMAT, Value("default"),

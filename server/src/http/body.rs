@@ -1,6 +1,6 @@
 //! Reads the body of a request: within a limit, within a time, and where tensors can be used in place.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -139,21 +139,34 @@ pub(super) async fn decompress(
 
 fn inflate(body: &[u8], encoding: Encoding, limit: usize) -> Result<Bytes, InferError> {
     // One byte more than allowed, to tell a full body from one that goes on.
-    let most = limit as u64 + 1;
-    let mut inflated = Vec::new();
-    let read = match encoding {
-        Encoding::Gzip => MultiGzDecoder::new(body).take(most).read_to_end(&mut inflated),
-        Encoding::Deflate if has_zlib_header(body) => {
-            ZlibDecoder::new(body).take(most).read_to_end(&mut inflated)
-        }
-        Encoding::Deflate => DeflateDecoder::new(body).take(most).read_to_end(&mut inflated),
+    let most = limit.saturating_add(1);
+    let inflated = match encoding {
+        Encoding::Gzip => read_up_to(most, MultiGzDecoder::new(body)),
+        Encoding::Deflate if has_zlib_header(body) => read_up_to(most, ZlibDecoder::new(body)),
+        Encoding::Deflate => read_up_to(most, DeflateDecoder::new(body)),
     };
-    match read {
+    match inflated {
         Err(error) => {
             Err(InferError::invalid(format!("the request body is not valid {encoding:?} data: {error}")))
         }
-        Ok(length) if length > limit => Err(too_large("the decompressed request body".to_owned(), limit)),
-        Ok(_) => Ok(inflated.into()),
+        Ok(inflated) if inflated.len() > limit => {
+            Err(too_large("the decompressed request body".to_owned(), limit))
+        }
+        Ok(inflated) => Ok(inflated.into()),
+    }
+}
+
+/// Reads at most `most` bytes. The buffer doubles as it fills, but never beyond `most`, so that a body just
+/// over its limit does not take twice as much.
+fn read_up_to(most: usize, mut reader: impl Read) -> io::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    loop {
+        let room = read.len().max(INLINE).min(most - read.len());
+        read.reserve_exact(room);
+        let got = reader.by_ref().take(room as u64).read_to_end(&mut read)?;
+        if got < room || read.len() == most {
+            return Ok(read);
+        }
     }
 }
 

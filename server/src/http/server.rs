@@ -210,11 +210,9 @@ pub(super) fn limits(app: &App) -> BodyLimits {
 
 /// The version that `digits` stand for; leading zeros are passed over.
 fn version(model: &str, digits: Option<&str>) -> Result<Option<ModelVersion>, InferError> {
-    match digits.map(|digits| digits.trim_start_matches('0').parse()) {
-        None => Ok(None),
-        Some(Ok(version)) => Ok(Some(version)),
-        Some(Err(error)) => Err(InferError::invalid(format!("Request for model '{model}': {error}"))),
-    }
+    let Some(digits) = digits else { return Ok(None) };
+    let version = digits.trim_start_matches('0').parse();
+    version.map(Some).map_err(|_| InferError::UnknownModel { model: format!("{model}/versions/{digits}") })
 }
 
 fn ready_status(ready: bool) -> StatusCode {

@@ -1,0 +1,17 @@
+//! What the server promises, seen from outside: the real program, asked over real sockets.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod onnx_file;
+mod raw_http;
+mod real_server;
+mod repository_files;
+
+mod agreement;
+mod bad_input;
+mod cli;
+mod framing;
+mod grpc;
+mod process;
+mod repository;
+mod slow_clients;

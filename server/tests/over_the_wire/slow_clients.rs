@@ -1,0 +1,155 @@
+//! Clients that stop: each is given up on after `--client-timeout`, and costs the others nothing.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use crate::raw_http::{Connection, post};
+use crate::real_server::{SMALL_REQUEST, Server, Setup};
+use crate::repository_files::samples;
+
+const INFER: &str = "/v2/models/identity/infer";
+
+/// A server that waits a second for its clients.
+fn impatient() -> Setup {
+    Setup::over(&samples()).option("--client-timeout=1")
+}
+
+/// Long enough for the server to give up on a client, far less than its default of 30 seconds.
+const GIVEN_UP: Duration = Duration::from_secs(10);
+
+#[track_caller]
+fn is_given_up(server: &Server, mut connection: Connection) -> Vec<u8> {
+    let started = Instant::now();
+    server.still_serves();
+    let rest = connection.rest();
+    assert!(started.elapsed() < GIVEN_UP, "given up after {:?}", started.elapsed());
+    server.still_serves();
+    rest
+}
+
+#[test]
+fn a_client_that_stops_in_the_middle_of_a_head_is_given_up() {
+    let server = impatient().start();
+    for head in ["G", "GET /v2 HT", "GET /v2 HTTP/1.1\r\nHost: test\r\n", "PRI * HTTP/2.0\r\n\r\nS"] {
+        let mut connection = server.connect();
+        connection.send(head);
+        is_given_up(&server, connection);
+    }
+}
+
+#[test]
+fn a_client_that_stops_in_the_middle_of_a_body_is_answered_408() {
+    let server = impatient().start();
+    for (path, sent) in [(INFER, 0), (INFER, 10), ("/v2/logging", 1), ("/v2/repository/index", 0)] {
+        let request = post(path, "", SMALL_REQUEST.as_bytes());
+        let cut = request.len() - SMALL_REQUEST.len() + sent;
+        let mut connection = server.connect();
+        connection.send(&request[..cut]);
+        server.still_serves();
+        let answer = connection.answer();
+        answer.refuses(408, &["1s", &format!("{sent} bytes")]);
+        is_given_up(&server, connection);
+    }
+}
+
+#[test]
+fn a_client_that_stops_between_chunks_is_answered_408() {
+    let server = impatient().start();
+    let mut connection = server.connect();
+    connection.send(
+        "POST /v2/models/identity/infer HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"i\r\n",
+    );
+    connection.answer().refuses(408, &["3 bytes"]);
+    is_given_up(&server, connection);
+}
+
+#[test]
+fn a_client_that_sends_byte_after_byte_is_answered_408() {
+    let server = impatient().start();
+    let request = post(INFER, "", &[b' '; 100_000]);
+    let head = request.len() - 100_000;
+    let mut connection = server.connect();
+    connection.send(&request[..head]);
+    connection.stream().set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let started = Instant::now();
+    let answered = loop {
+        assert!(started.elapsed() < GIVEN_UP, "it still waits for the next byte");
+        // Sends at the pace at which no answer comes.
+        if connection.stream().peek(&mut [0]).is_ok() {
+            break connection.answer();
+        }
+        connection.send(" ");
+    };
+    answered.refuses(408, &["1s"]);
+    server.still_serves();
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answer_is_given_up_and_its_answer_freed() {
+    let server = impatient().option("--log-verbose=1").start();
+    let mut server = server;
+    let values = 8 << 20;
+    let json = format!(
+        r#"{{"inputs":[{{"name":"INPUT0","datatype":"FP32","shape":[1,{values}],"parameters":{{"binary_data_size":{}}}}}],"parameters":{{"binary_data_output":true}}}}"#,
+        4 * values
+    );
+    let headers = format!("Inference-Header-Content-Length: {}\r\n", json.len());
+    let body = [json.as_bytes(), &vec![0; 4 * values]].concat();
+    let before = server.resident();
+    let mut connection = server.connect();
+    connection.send(post(INFER, &headers, &body));
+    server.still_serves();
+    server.wait_for_line("closing a connection whose client has stalled");
+    server.still_serves();
+    let grown = server.resident().saturating_sub(before);
+    assert!(grown < 150 << 20, "{} MB more", grown >> 20);
+    // What was under way still comes; the rest does not.
+    let mut got = Vec::new();
+    let _ = connection.stream().read_to_end(&mut got);
+    assert!(got.len() < body.len(), "all {} bytes came", got.len());
+}
+
+#[test]
+fn a_connection_that_waits_for_its_next_request_may_stay() {
+    let server = impatient().start();
+    let mut connection = server.connect();
+    assert_eq!(connection.post(INFER, "", SMALL_REQUEST).status, 200);
+    // Longer than the server waits for a client in the middle of a request.
+    connection.stream().set_read_timeout(Some(Duration::from_millis(2500))).unwrap();
+    let silence = connection.stream().peek(&mut [0]).unwrap_err();
+    assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(connection.post(INFER, "", SMALL_REQUEST).status, 200);
+}
+
+#[test]
+fn clients_beyond_the_limit_wait_until_a_stalled_one_is_given_up() {
+    let server = impatient().option("--max-connections=8").start();
+    let stalled: Vec<_> = (0..8)
+        .map(|_| {
+            let mut connection = server.connect();
+            connection.send("GET /v2 HT");
+            connection
+        })
+        .collect();
+    server.still_serves();
+    drop(stalled);
+}
+
+#[test]
+fn a_crowd_of_stalled_clients_delays_nobody() {
+    let server = impatient().start();
+    let before = server.resident();
+    let request = post(INFER, "", SMALL_REQUEST.as_bytes());
+    let stalled: Vec<_> = (0..300)
+        .map(|number| {
+            let mut connection = server.connect();
+            connection.send(&request[..number % request.len()]);
+            connection
+        })
+        .collect();
+    server.still_serves();
+    let grown = server.resident().saturating_sub(before);
+    assert!(grown < 50 << 20, "{} MB more", grown >> 20);
+    drop(stalled);
+    server.still_serves();
+}
