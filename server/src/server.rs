@@ -82,7 +82,11 @@ fn start_listeners(config: &Config, app: &Arc<App>, drain: &Drain) -> anyhow::Re
         let service = move |peer: SocketAddr, _| GrpcService::new(routes.clone(), peer, client_timeout);
         let grace = grpc_config.max_connection_age_grace.unwrap_or(FOREVER);
         let max_age = grpc_config.max_connection_age.map(|age| (age, grace));
-        drain.spawn(serve(listener, Connections { max_age, ..connections(grpc::builder(grpc_config)) }, service));
+        drain.spawn(serve(
+            listener,
+            Connections { max_age, ..connections(grpc::builder(grpc_config)) },
+            service,
+        ));
     }
     if let Some(listener) = metrics {
         announce("metrics", &listener)?;

@@ -40,8 +40,16 @@ const KNOWS_ORT: &[&str] = &["server/ort_backend/"];
 
 /// The only places that know the messages of the wire. The rest speaks in the nouns of `model`, and in
 /// `ModelConfig`, which is also a file format.
-const KNOWS_WIRE: &[&str] =
-    &["proto/", "clients/", "server/src/http", "server/src/grpc", "server/src/describe.rs", "server/src/cli", "server/tests/", "fuzz/"];
+const KNOWS_WIRE: &[&str] = &[
+    "proto/",
+    "clients/",
+    "server/src/http",
+    "server/src/grpc",
+    "server/src/describe.rs",
+    "server/src/cli",
+    "server/tests/",
+    "fuzz/",
+];
 
 /// Where the messages of the wire are declared.
 const SERVICE: &str = "proto/inference/grpc_service.proto";

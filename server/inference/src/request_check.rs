@@ -109,7 +109,7 @@ impl RequestCheck {
             .and_then(|(inputs, rows)| Ok(Checked { inputs, rows, outputs: self.outputs(request)? }))
             .map_err(|reason| {
                 let id = if request.id.is_empty() { "<id_unknown>" } else { request.id.as_str() };
-                InferError::invalid(format!("[request id: {id}] {reason}"))
+                InferError::invalid(format!("[request id: {id:.128}] {reason}"))
             })
     }
 

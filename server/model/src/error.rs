@@ -189,6 +189,18 @@ impl InferError {
         InferError::Unsupported { what: what.into() }
     }
 
+    /// What the caller is told: as `Display`, but cut where it repeats too much of what the caller sent. A
+    /// gRPC client takes about 8 KiB of it, in which a byte may need three.
+    pub fn text(&self) -> String {
+        const LONGEST: usize = 2048;
+        let mut text = self.to_string();
+        if text.len() > LONGEST {
+            text.truncate(text.floor_char_boundary(LONGEST));
+            text.push('…');
+        }
+        text
+    }
+
     /// The kind of this error, from which every protocol derives its status.
     pub fn code(&self) -> Code {
         match self {

@@ -62,7 +62,11 @@ fn answers_under_contention_are_those_of_a_thread_alone() {
                 thread::spawn(move || {
                     for round in 0..RUNS {
                         let seed = (round * (thread + 1)) % expected.len();
-                        assert_eq!(run(instance.as_mut(), seed), expected[seed], "thread {thread}, round {round}");
+                        assert_eq!(
+                            run(instance.as_mut(), seed),
+                            expected[seed],
+                            "thread {thread}, round {round}"
+                        );
                     }
                 })
             })

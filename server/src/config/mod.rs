@@ -320,9 +320,7 @@ fn metrics(raw: &RawConfig) -> Result<Option<MetricsConfig>, ConfigError> {
         Some(address) => address,
         None => raw.get(&settings::HTTP_ADDRESS)?,
     };
-    let config = MetricsConfig {
-        address: SocketAddr::new(address, raw.get(&settings::METRICS_PORT)?),
-    };
+    let config = MetricsConfig { address: SocketAddr::new(address, raw.get(&settings::METRICS_PORT)?) };
     Ok(raw.get(&settings::ALLOW_METRICS)?.then_some(config))
 }
 
@@ -418,9 +416,7 @@ mod tests {
                 max_connection_age: None,
                 max_connection_age_grace: None,
             }),
-            metrics: Some(MetricsConfig {
-                address: "0.0.0.0:8002".parse().unwrap(),
-            }),
+            metrics: Some(MetricsConfig { address: "0.0.0.0:8002".parse().unwrap() }),
             log: LogConfig {
                 file: None,
                 format: LogFormat::Default,

@@ -16,7 +16,7 @@ pub fn grpc_code(code: Code) -> tonic::Code {
 }
 
 pub(super) fn status(error: &InferError) -> tonic::Status {
-    tonic::Status::new(grpc_code(error.code()), error.to_string())
+    tonic::Status::new(grpc_code(error.code()), error.text())
 }
 
 #[cfg(test)]

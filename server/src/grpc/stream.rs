@@ -32,7 +32,7 @@ pub(super) fn answers(
             let result = infer(&app, message, header_id.as_deref(), Instant::now()).await;
             result
                 .map(answer)
-                .or_else(|error| if fail { Err(status(&error)) } else { Ok(failure(id, error.to_string())) })
+                .or_else(|error| if fail { Err(status(&error)) } else { Ok(failure(id, error.text())) })
         }
     });
     // Nothing follows an error of the stream itself.

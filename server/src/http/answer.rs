@@ -97,7 +97,7 @@ pub(super) fn message<M: prost::Message>(name: &str, message: &M) -> Answer {
 
 /// The answer to a request that was refused or failed.
 pub(super) fn error(error: &InferError) -> Answer {
-    refusal(http_status(error.code()), &error.to_string())
+    refusal(http_status(error.code()), &error.text())
 }
 
 /// `{"error": text}` with `status`.

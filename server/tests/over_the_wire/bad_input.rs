@@ -190,7 +190,8 @@ fn unknown_missing_and_doubled_tensors_are_named() {
 #[test]
 fn json_that_is_none_is_refused_where_it_breaks() {
     let server = server();
-    for body in ["", "{", "null", "[]", "{}{}", "{\"inputs\":[}", "\u{feff}{}", "{'inputs':[]}", "{\"id\":1}"] {
+    for body in ["", "{", "null", "[]", "{}{}", "{\"inputs\":[}", "\u{feff}{}", "{'inputs':[]}", "{\"id\":1}"]
+    {
         refused(&server, IDENTITY, body, &[]);
     }
     let invalid_utf8 = fp32("[1,1]", "[1]").replace("INPUT0", "\u{1}").into_bytes();
@@ -274,9 +275,8 @@ fn settings_that_do_not_exist_are_refused_and_change_nothing() {
 #[test]
 fn a_raw_binary_request_that_does_not_fit_is_refused() {
     let server = server();
-    let request = |model: &str, body: &[u8]| {
-        post_binary(&server, &format!("/v2/models/{model}/infer"), "0", body)
-    };
+    let request =
+        |model: &str, body: &[u8]| post_binary(&server, &format!("/v2/models/{model}/infer"), "0", body);
     assert_eq!(request("identity", &[0; 8]).status, 200);
     request("identity", &[0; 7]).refuses(400, &["'INPUT0'", "7 bytes", "4 bytes"]);
     request("digits", &[0; 4]).refuses(400, &["'image'", "4 bytes", "256 bytes"]);

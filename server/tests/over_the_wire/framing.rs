@@ -71,7 +71,8 @@ fn a_body_larger_than_the_limit_is_refused_announced_or_not() {
     let server = Setup::over(&samples()).option("--http-max-input-size=1000000").start();
     let words = ["1000000 bytes", "--http-max-input-size"];
     let mut announced = server.connect();
-    announced.send("POST /v2/models/identity/infer HTTP/1.1\r\nHost: test\r\nContent-Length: 1000001\r\n\r\n");
+    announced
+        .send("POST /v2/models/identity/infer HTTP/1.1\r\nHost: test\r\nContent-Length: 1000001\r\n\r\n");
     let answer = announced.answer(); // before any of it is sent
     answer.refuses(400, &words);
     assert!(answer.error().contains("1000001"), "{}", answer.error());
@@ -118,8 +119,9 @@ fn a_body_that_decompresses_without_end_is_refused_in_bounded_memory() {
 #[test]
 fn compressed_bodies_are_read_and_broken_ones_are_refused() {
     let server = server();
-    let request =
-        |encoding: &str, body: &[u8]| server.connect().post(INFER, &format!("Content-Encoding: {encoding}\r\n"), body);
+    let request = |encoding: &str, body: &[u8]| {
+        server.connect().post(INFER, &format!("Content-Encoding: {encoding}\r\n"), body)
+    };
     let whole = gzip(SMALL_REQUEST.as_bytes());
     assert_eq!(request("gzip", &whole).status, 200);
     let mut deflated = ZlibEncoder::new(Vec::new(), Compression::default());
@@ -258,8 +260,7 @@ fn a_refused_request_leaves_its_connection_usable() {
 async fn http_2_with_prior_knowledge_is_spoken_on_the_http_port() {
     let repository = Repository::of(&["identity"]);
     let server = Setup::over(repository.path()).start();
-    let client: Client<_, Full<Bytes>> =
-        Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     let ask = async |body: &'static str| {
         let uri = format!("http://{}{INFER}", server.http);
         let request = http::Request::post(uri).body(Full::from(body)).unwrap();

@@ -58,9 +58,7 @@ impl Repository {
 
 /// A request that keeps the model `work` busy: its time grows with the cube of `size`.
 pub(crate) fn work(size: usize) -> String {
-    format!(
-        r#"{{"inputs":[{{"name":"size","datatype":"INT64","shape":[2],"data":[{size},{size}]}}]}}"#
-    )
+    format!(r#"{{"inputs":[{{"name":"size","datatype":"INT64","shape":[2],"data":[{size},{size}]}}]}}"#)
 }
 
 fn copy(from: &Path, to: &Path) {

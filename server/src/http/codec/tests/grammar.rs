@@ -32,38 +32,41 @@ fn what_is_malformed_is_told_with_its_place() {
     check_malformed(b"", "expected an object, found the end at offset 0");
     check_malformed(b" [", "expected an object, found '[' at offset 1");
     check_malformed(b"{1", "expected a string, found '1' at offset 1");
-    check_malformed(b"{\"a\" 1", "expected ':', found '1' at offset 5");
-    check_malformed(b"{\"a\":1 2", "expected ',' or '}', found '2' at offset 7");
-    check_malformed(b"{\"a\":1,}", "expected a string, found '}' at offset 7");
-    check_malformed(b"{\"a\":[1 2", "expected ',' or ']', found '2' at offset 8");
-    check_malformed(b"{\"a\":[1,]", "expected a value, found ']' at offset 8");
-    check_malformed(b"{\"a\":[,", "expected a value, found ',' at offset 6");
-    check_malformed(b"{\"a\":\xff", "expected a value, found the byte 0xff at offset 5");
-    check_malformed(b"{\"a\":NaN}", "expected a value, found 'N' at offset 5");
-    check_malformed(b"{\"a\":-Infinity}", "expected a digit, found 'I' at offset 6");
-    check_malformed(b"{\"a\":01", "expected a digit, found '1' at offset 6");
-    check_malformed(b"{\"a\":tru", "expected a value, found 't' at offset 5");
-    check_malformed(b"{\"a\":\"b", "a string does not end, found the end at offset 7");
-    check_malformed(b"{\"a\":\"b\\\"", "a string does not end, found the end at offset 9");
+    check_malformed(b"{\"a\" 1", "expected ':' after the key 'a', found '1' at offset 5");
+    check_malformed(b"{\"a\":1 2", "expected ',' or '}' after the key 'a', found '2' at offset 7");
+    check_malformed(b"{\"a\":1,}", "expected a string after the key 'a', found '}' at offset 7");
+    check_malformed(b"{\"a\":[1 2", "expected ',' or ']' after the key 'a', found '2' at offset 8");
+    check_malformed(b"{\"a\":[1,]", "expected a value after the key 'a', found ']' at offset 8");
+    check_malformed(b"{\"a\":[,", "expected a value after the key 'a', found ',' at offset 6");
+    check_malformed(b"{\"a\":\xff", "expected a value after the key 'a', found the byte 0xff at offset 5");
+    check_malformed(b"{\"a\":NaN}", "expected a value after the key 'a', found 'N' at offset 5");
+    check_malformed(b"{\"a\":-Infinity}", "expected a digit after the key 'a', found 'I' at offset 6");
+    check_malformed(b"{\"a\":01", "expected a digit after the key 'a', found '1' at offset 6");
+    check_malformed(b"{\"a\":tru", "expected a value after the key 'a', found 't' at offset 5");
+    check_malformed(b"{\"a\":\"b", "a string does not end after the key 'a', found the end at offset 7");
+    check_malformed(b"{\"a\":\"b\\\"", "a string does not end after the key 'a', found the end at offset 9");
     check_malformed(
         b"{\"a\":\"\n\"}",
-        "a string has an unescaped control character, found the byte 0x0a at offset 6",
+        "a string has an unescaped control character after the key 'a', found the byte 0x0a at offset 6",
     );
     check_malformed(b"{\"a\":\"b\xffc\"}", "a string is not valid UTF-8 at offset 7");
     check_malformed(b"{\"a\":\"b\\x\"}", "a string has an invalid escape at offset 7");
     check_malformed(b"{\"a\":\"\\ud800\"}", "a string has an invalid escape at offset 6");
     check_malformed(b"{\"a\":\"\\udc00\\ud800\"}", "a string has an invalid escape at offset 6");
     check_malformed(b"{\"a\":\"\\u+123\"}", "a string has an invalid escape at offset 6");
-    check_malformed(b"{\"inputs\":[]}]", "expected the end of the JSON, found ']' at offset 13");
-    check_malformed(b"{\"inputs\":{}}", "expected an array, found '{' at offset 10");
-    check_malformed(b"{\"id\":1}", "expected a string, found '1' at offset 6");
+    check_malformed(
+        b"{\"inputs\":[]}]",
+        "expected the end of the JSON after the key 'inputs', found ']' at offset 13",
+    );
+    check_malformed(b"{\"inputs\":{}}", "expected an array after the key 'inputs', found '{' at offset 10");
+    check_malformed(b"{\"id\":1}", "expected a string after the key 'id', found '1' at offset 6");
     check_malformed(
         b"{\"inputs\":[],\"outputs\":[{\"name\":\"y\",\"parameters\":{\"binary_data\":1}}]}",
-        "expected true or false, found '1' at offset 64",
+        "expected true or false after the key 'binary_data', found '1' at offset 64",
     );
     check_malformed(
         b"{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[1.]}]}",
-        "expected a digit, found ']' at offset 63",
+        "expected a digit after the key 'data', found ']' at offset 63",
     );
 }
 
