@@ -1,5 +1,7 @@
 //! Instances of a version run its one session at the same time: their answers must be those of a thread alone.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;

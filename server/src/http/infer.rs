@@ -23,7 +23,7 @@ pub(super) async fn infer(
 ) -> Result<Answer, InferError> {
     let encoding = match content_encoding(exchange) {
         Ok(encoding) => encoding,
-        Err(answer) => return Ok(answer),
+        Err(answer) => return Ok(*answer),
     };
     let name = ModelName::parse(model).map_err(|_| InferError::UnknownModel { model: model.to_owned() })?;
     let header_length = header_length(exchange)?;
@@ -60,7 +60,7 @@ pub(super) async fn infer(
 }
 
 /// How the body is compressed, or the answer that says which ways there are.
-fn content_encoding(exchange: &Exchange) -> Result<Option<Encoding>, Answer> {
+fn content_encoding(exchange: &Exchange) -> Result<Option<Encoding>, Box<Answer>> {
     match exchange.header(CONTENT_ENCODING.as_str()).unwrap_or("identity") {
         "" | "identity" => Ok(None),
         "gzip" => Ok(Some(Encoding::Gzip)),
@@ -73,7 +73,7 @@ fn content_encoding(exchange: &Exchange) -> Result<Option<Encoding>, Answer> {
             answer
                 .headers_mut()
                 .insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
-            Err(answer)
+            Err(Box::new(answer))
         }
     }
 }
