@@ -32,12 +32,12 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let app = Arc::new(App::new(&config, log, acts_on_parameter));
     let drain = Drain::default();
+    let mut stop = Box::pin(stop_requested()); // before anyone can know that the server is there
     start_listeners(&config, &app, &drain)?;
     let loading = {
         let app = Arc::clone(&app);
         tokio::task::spawn_blocking(move || app.load(&backend))
     };
-    let mut stop = Box::pin(stop_requested());
     tokio::select! {
         problems = loading => {
             let problems = problems?;
@@ -103,17 +103,18 @@ fn announce(protocol: &str, listener: &TcpListener) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns at the first SIGTERM or SIGINT.
-async fn stop_requested() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        warn!("cannot listen for signals; stop the server with SIGKILL");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => info!("SIGINT: stopping"),
+/// Returns at the first SIGTERM or SIGINT from this call on.
+fn stop_requested() -> impl Future<Output = ()> {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            warn!("cannot listen for signals; stop the server with SIGKILL");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => info!("SIGINT: stopping"),
+        }
     }
 }
 
@@ -133,19 +134,19 @@ async fn finish(app: &Arc<App>, drain: &Drain, config: &DrainConfig) {
     if tokio::time::timeout(config.timeout, drain.finished()).await.is_ok() {
         info!(finished = requests, unfinished = 0, "stopped: every request was answered");
     } else {
-        abandon(app, requests, in_flight, drain.unfinished()).await;
+        abandon(app, requests, in_flight, drain).await;
     }
     stop_instances(app).await;
 }
 
 /// Answers what still waits with a refusal, and says what was not finished.
-async fn abandon(app: &App, requests: u64, in_flight: impl Fn() -> u64, connections: usize) {
-    let unfinished = in_flight();
+async fn abandon(app: &App, requests: u64, in_flight: impl Fn() -> u64, drain: &Drain) {
+    let (unfinished, connections) = (in_flight(), drain.unfinished());
     let waiting: usize = app.repository.all_ready().iter().map(|served| served.abandon()).sum();
     let finished = requests.saturating_sub(unfinished);
     warn!(finished, unfinished, waiting, connections, "stopped at the time limit (--exit-timeout-secs)");
-    // One moment for the refusals to leave.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // One moment for the refusals to leave; the connections of what still runs do not end.
+    let _ = tokio::time::timeout(Duration::from_secs(1), drain.finished()).await;
 }
 
 /// Ends the threads of the instances that are idle; one that is still running is left to the process's end.

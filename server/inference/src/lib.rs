@@ -1,7 +1,7 @@
 //! From a checked request to its outputs, and the model repository that says what can be asked.
 //!
-//! In the order a request meets them: [`repository`] finds the ready version, [`request_check`] holds the
-//! request against the model's configuration, [`queue`] keeps it until an [`instance`] takes it, and the
+//! In the order a request meets them: [`repository`] finds the ready version, `request_check` holds the
+//! request against the model's configuration, [`queue`] keeps it until an `instance` takes it, and the
 //! [`backend`] runs it.
 //!
 //! Invariants:

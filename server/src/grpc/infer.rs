@@ -12,7 +12,7 @@ use proto::v2::{InferParameter, ModelInferRequest, ModelInferResponse};
 
 use super::contents;
 use crate::app::App;
-use crate::http::codec::parameters;
+use crate::http::codec::{parameters, refuse_duplicates};
 use crate::request_id::RequestId;
 use crate::tensor_bytes::packed_tensor;
 
@@ -46,14 +46,17 @@ fn decode(message: ModelInferRequest) -> Result<InferRequest, InferError> {
     }
     let mut raw_contents = raw_input_contents.into_iter();
     let inputs = inputs.into_iter().map(|input| tensor(input, raw_contents.next()));
-    Ok(InferRequest {
+    let request = InferRequest {
         id: id.into(),
         model,
         version: version(&model_version)?,
         parameters: request_parameters(parameters)?,
         inputs: inputs.collect::<Result<_, _>>()?,
         outputs: outputs.into_iter().map(requested_output).collect::<Result<_, _>>()?,
-    })
+    };
+    refuse_duplicates("input", request.inputs.iter().map(|input| &*input.name))?;
+    refuse_duplicates("output", request.outputs.iter().map(|output| &*output.name))?;
+    Ok(request)
 }
 
 /// The version that `text` names; empty names none.

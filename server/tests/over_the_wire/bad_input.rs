@@ -154,8 +154,8 @@ fn unknown_models_and_versions_are_named() {
     infer("..%2F..%2Fetc").refuses(404, &["'../../etc'"]);
     infer(&"n".repeat(2000)).refuses(404, &["nnn"]);
     infer("digits/versions/99").refuses(404, &["'digits'", "99"]);
-    infer("digits/versions/0").refuses(400, &["digits", "version"]);
-    infer("digits/versions/18446744073709551616").refuses(400, &["digits", "18446744073709551616"]);
+    infer("digits/versions/0").refuses(404, &["digits", "0"]);
+    infer("digits/versions/18446744073709551616").refuses(404, &["digits", "18446744073709551616"]);
     assert_eq!(infer("digits/versions/two").status, 404);
     server.get("/v2/models/nothing").refuses(404, &["'nothing'"]);
     server.get("/v2/models/digits/versions/99/config").refuses(404, &["'digits'", "99"]);

@@ -42,7 +42,7 @@ const CHUNKED: &str =
     "POST /v2/models/identity/infer HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[test]
-fn a_truncated_body_ends_its_own_connection_only() {
+fn a_truncated_body_is_refused_with_how_much_of_it_came() {
     let server = server();
     for sent in [0, 1, SMALL_REQUEST.len() - 1] {
         let request = post(INFER, "", SMALL_REQUEST.as_bytes());
@@ -50,18 +50,14 @@ fn a_truncated_body_ends_its_own_connection_only() {
         let mut connection = server.connect();
         connection.send(&request[..cut]);
         connection.half_close();
-        if let Ok(answer) = connection.try_answer() {
-            answer.refuses(400, &["broke off", &format!("{sent} bytes")]);
-        }
+        connection.answer().refuses(400, &["broke off", &format!("{sent} bytes")]);
         connection.rest();
         server.still_serves();
     }
     let mut connection = server.connect();
     connection.send([CHUNKED.as_bytes(), b"a\r\n12345"].concat());
     connection.half_close();
-    if let Ok(answer) = connection.try_answer() {
-        answer.refuses(400, &["broke off"]);
-    }
+    connection.answer().refuses(400, &["broke off"]);
     connection.rest();
     server.still_serves();
 }
@@ -81,7 +77,7 @@ fn a_body_larger_than_the_limit_is_refused_announced_or_not() {
     absurd.send(
         "POST /v2/models/identity/infer HTTP/1.1\r\nHost: test\r\nContent-Length: 18446744073709551614\r\n\r\n",
     );
-    assert_eq!(absurd.answer().status, 400);
+    assert!([400, 431].contains(&absurd.answer().status));
 
     let mut chunked = server.connect();
     chunked.send(CHUNKED);
@@ -100,20 +96,19 @@ fn a_body_larger_than_the_limit_is_refused_announced_or_not() {
 
 #[test]
 fn a_body_that_decompresses_without_end_is_refused_in_bounded_memory() {
-    let server = server();
-    let bomb = bomb(256);
-    assert!(bomb.len() < 10_000_000);
-    let explode = || {
-        let answer = server.connect().post(INFER, "Content-Encoding: gzip\r\n", &bomb);
-        answer.refuses(400, &["decompressed", "67108864 bytes", "--http-max-input-size"]);
-    };
+    const LIMIT: usize = 16 << 20;
+    let server = Setup::over(&samples()).option(&format!("--http-max-input-size={LIMIT}")).start();
+    let bomb = bomb(64);
+    assert!(bomb.len() < 1 << 20);
     let before = server.resident();
-    for _ in 0..5 {
-        explode();
+    for _ in 0..12 {
+        let answer = server.connect().post(INFER, "Content-Encoding: gzip\r\n", &bomb);
+        answer.refuses(400, &["decompressed", &format!("{LIMIT} bytes"), "--http-max-input-size"]);
         server.still_serves();
     }
+    // The allocator keeps some of what it had for one of them, but not of every one.
     let grown = server.resident().saturating_sub(before);
-    assert!(grown < 150 << 20, "{} MB more", grown >> 20);
+    assert!(grown < 6 * LIMIT as u64, "{} MB more", grown >> 20);
 }
 
 #[test]

@@ -51,7 +51,9 @@ impl Repository {
     /// The model `work`, with one instance, which takes as long as it is told to (see [`onnx_file::work`]).
     pub(crate) fn with_work(self) -> Repository {
         self.write("work/1/model.onnx", onnx_file::work());
-        self.write("work/config.pbtxt", "instance_group { count: 1 kind: KIND_CPU }");
+        let one_thread = r#"parameters { key: "intra_op_thread_count" value { string_value: "1" } }"#;
+        let one_instance = "instance_group { count: 1 kind: KIND_CPU }";
+        self.write("work/config.pbtxt", format!("{one_instance} {one_thread}"));
         self
     }
 }

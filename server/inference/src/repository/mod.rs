@@ -146,17 +146,17 @@ impl Repository {
             entry.versions = plan.versions.iter().map(|version| (*version, VersionState::Loading)).collect();
         });
         for &version in &plan.versions {
-            let state = match plan.load(version, backend, &self.settings) {
-                Ok(served) => {
-                    info!(model = %name, %version, took = ?served.loaded_in(), "ready");
-                    VersionState::Ready(Arc::new(served))
-                }
-                Err(error) => {
-                    error!(model = %name, %version, %error, "failed to load");
-                    VersionState::Failed { reason: error.to_string() }
-                }
+            let loaded = plan.load(version, backend, &self.settings).map(Arc::new);
+            let state = match &loaded {
+                Ok(served) => VersionState::Ready(Arc::clone(served)),
+                Err(error) => VersionState::Failed { reason: error.to_string() },
             };
             self.update(name, |entry| drop(entry.versions.insert(version, state.clone())));
+            // Said once it is so.
+            match loaded {
+                Ok(served) => info!(model = %name, %version, took = ?served.loaded_in(), "ready"),
+                Err(error) => error!(model = %name, %version, %error, "failed to load"),
+            }
         }
     }
 

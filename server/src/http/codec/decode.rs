@@ -114,7 +114,11 @@ fn read_outputs(reader: &mut Reader) -> Result<SmallVec<[OutputSpec; 2]>, InferE
 }
 
 /// By sorting, for a client may send any number of names.
-fn refuse_duplicates<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), InferError> {
+/// Names what occurs twice among the tensors of a request.
+pub(crate) fn refuse_duplicates<'a>(
+    what: &str,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), InferError> {
     let mut names: SmallVec<[&str; 8]> = names.collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {

@@ -167,6 +167,9 @@ impl<'a> Input<'a> {
     }
 
     fn read_data(&self, reader: &mut Reader<'a>, limits: &Limits) -> Result<Data<'a>, InferError> {
+        if reader.peek().is_some_and(|first| first != b'[') {
+            return Err(self.invalid(format_args!("has data that is not an array of its elements")));
+        }
         if let (Some(name), Some(datatype), Some(shape)) = (&self.name, self.datatype, &self.shape) {
             return read_data(reader, Declared { name, datatype, shape }, limits).map(Data::Read);
         }

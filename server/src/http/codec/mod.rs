@@ -24,6 +24,7 @@ mod write_data;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use decode::refuse_duplicates;
 pub use decode::{InferBody, Limits, decode};
 pub use encode::{Encoded, encode};
 pub use output::OutputSpec;

@@ -76,7 +76,7 @@ fn nesting_ends_at_its_limit_wherever_it_is() {
     for open in ["[", "{\"a\":"] {
         for before in [
             "{\"unknown\":",
-            "{\"inputs\":[{\"data\":",
+            "{\"inputs\":[{\"data\":[",
             "{\"parameters\":{\"a\":",
             "{\"inputs\":[{\"parameters\":{\"a\":",
             "{\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[",
