@@ -192,6 +192,9 @@ impl Drop for Handling {
     }
 }
 
+/// The first bytes of an HTTP/2 connection (RFC 9113 §3.4), which come in one piece.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// A stream that notes what moves.
 struct Watched {
     stream: TcpStream,
@@ -221,7 +224,7 @@ impl AsyncRead for Watched {
         if !read.is_empty() {
             self.activity.moved.store(true, Ordering::Relaxed);
             self.activity.unhandled.store(true, Ordering::Relaxed);
-            if read.starts_with(b"PRI * HTTP/2") {
+            if read.starts_with(HTTP2_PREFACE) {
                 self.activity.http2.store(true, Ordering::Relaxed);
             }
         }

@@ -46,9 +46,26 @@ pub fn builder(config: &GrpcConfig) -> Builder<TokioExecutor> {
 }
 
 /// Every gRPC service of the server.
-pub fn routes(app: &Arc<App>, compression: CompressionLevel) -> Routes {
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// Messages may be as large as gRPC allows: their sender has to send all of it.
+    plain: Routes,
+    /// Compressed messages may not become larger than an HTTP body: a megabyte of them can stand for a
+    /// gigabyte.
+    compressed: Routes,
+}
+
+/// The services of `app`; answers are compressed when `compression` asks for it.
+pub fn services(app: &Arc<App>, compression: CompressionLevel) -> Services {
+    Services {
+        plain: routes(app, compression, MAX_MESSAGE),
+        compressed: routes(app, compression, app.max_input_size.min(MAX_MESSAGE)),
+    }
+}
+
+fn routes(app: &Arc<App>, compression: CompressionLevel, max_request: usize) -> Routes {
     let mut inference = GrpcInferenceServiceServer::new(Service { app: Arc::clone(app) })
-        .max_decoding_message_size(MAX_MESSAGE)
+        .max_decoding_message_size(max_request)
         .max_encoding_message_size(MAX_MESSAGE)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate);
@@ -74,15 +91,18 @@ pub fn routes(app: &Arc<App>, compression: CompressionLevel) -> Routes {
 /// Answers the calls of one connection.
 #[derive(Clone, Debug)]
 pub struct GrpcService {
-    routes: TowerToHyperService<Routes>,
+    plain: TowerToHyperService<Routes>,
+    compressed: TowerToHyperService<Routes>,
     peer: SocketAddr,
     client_timeout: Duration,
 }
 
 impl GrpcService {
     /// A service for the connection of `peer`.
-    pub fn new(routes: Routes, peer: SocketAddr, client_timeout: Duration) -> GrpcService {
-        GrpcService { routes: TowerToHyperService::new(routes), peer, client_timeout }
+    pub fn new(services: Services, peer: SocketAddr, client_timeout: Duration) -> GrpcService {
+        let Services { plain, compressed } = services;
+        let (plain, compressed) = (TowerToHyperService::new(plain), TowerToHyperService::new(compressed));
+        GrpcService { plain, compressed, peer, client_timeout }
     }
 }
 
@@ -100,7 +120,9 @@ impl hyper::service::Service<Request<Incoming>> for GrpcService {
             tonic::body::Body::new(Timed { body, time, sleep: None })
         });
         request.extensions_mut().insert(self.peer);
-        self.routes.call(request)
+        let compressed =
+            request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
+        if compressed { self.compressed.call(request) } else { self.plain.call(request) }
     }
 }
 

@@ -11,6 +11,7 @@ use proto::v2::{
     InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelReadyRequest,
     RepositoryModelLoadRequest,
 };
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
@@ -175,6 +176,21 @@ async fn messages_that_are_none_are_refused() {
     assert!([Code::InvalidArgument, Code::Internal].contains(&status.code()), "{status}");
     let answer = client.model_infer(echo(2.5)).await.unwrap();
     assert_eq!(echoed(answer.get_ref()).to_bits(), 2.5_f32.to_bits());
+}
+
+#[tokio::test]
+async fn a_compressed_message_may_not_become_larger_than_a_body() {
+    let server = Setup::over(&samples()).option("--http-max-input-size=1000000").start();
+    let before = server.resident();
+    let mut bomb = connect(&server).await.send_compressed(CompressionEncoding::Gzip);
+    let zeros = vec![0; 64 << 20];
+    let mut claim = message("identity", vec![input("INPUT0", "FP32", &[1, 16 << 20])], &[&zeros]);
+    let refusal = bomb.model_infer(claim.clone()).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal}");
+    assert!(server.resident() < before + (32 << 20), "{} after {before}", server.resident());
+    claim.raw_input_contents = vec![zeros.into()];
+    let plain = connect(&server).await.max_decoding_message_size(usize::MAX).model_infer(claim).await;
+    assert!(plain.is_ok(), "without compression, messages may be larger: {plain:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
