@@ -24,6 +24,16 @@ const EXTENSIONS: [&str; 8] = [
     "raw_binary_request",
 ];
 
+/// What later work serves answers with these sentences, over either protocol.
+pub const GENERATE: &str = "the generate extension is not served yet; use /infer";
+/// See [`GENERATE`].
+pub const TRACE: &str = "trace settings are not served yet";
+/// See [`GENERATE`].
+pub const MODEL_CONTROL: &str =
+    "explicit model load / unload is not served yet; models are loaded when the server starts";
+/// See [`GENERATE`].
+pub const SHARED_MEMORY: &str = "shared memory regions are not served yet; send tensors as binary data";
+
 impl App {
     /// The server's name, version and extensions.
     pub fn server_metadata(&self) -> ServerMetadataResponse {

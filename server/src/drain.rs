@@ -29,6 +29,12 @@ impl Drain {
         self.stop.cancelled().await;
     }
 
+    /// A drain that stops with this one, for a task of its own: many that wait on one token share its lock.
+    #[must_use]
+    pub fn child(&self) -> Drain {
+        Drain { stop: self.stop.child_token(), work: self.work.clone() }
+    }
+
     /// Returns once every task has ended; only after [`Drain::stop`].
     pub async fn finished(&self) {
         self.work.wait().await;

@@ -89,7 +89,15 @@ fn serve(flags: Flags) -> ExitCode {
         .build();
     let served = match runtime {
         Ok(runtime) => {
-            runtime.block_on(server::run(config, logging.settings(), backend, ort_backend::acts_on_parameter))
+            let served = runtime.block_on(server::run(
+                config,
+                logging.settings(),
+                backend,
+                ort_backend::acts_on_parameter,
+            ));
+            // A load or an execution that goes on does not hold the process beyond its time limit.
+            runtime.shutdown_background();
+            served
         }
         Err(error) => Err(anyhow::anyhow!("cannot start the runtime: {error}")),
     };

@@ -46,7 +46,7 @@ pub fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> 
 pub struct Connections {
     /// hyper's settings.
     pub builder: Builder<hyper_util::rt::TokioExecutor>,
-    /// One permit for each open connection, over all listeners.
+    /// One permit for each open connection of the listener.
     pub permits: Arc<Semaphore>,
     /// How long a client may stall while it sends a request or reads an answer.
     pub client_timeout: Duration,
@@ -70,6 +70,7 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let mut failing = false;
     loop {
         let permit = Arc::clone(&connections.permits).acquire_owned();
         let accepted = tokio::select! {
@@ -79,19 +80,24 @@ where
         let (permit, (stream, peer)) = match accepted {
             (permit, Ok(accepted)) => (permit, accepted),
             (_, Err(error)) => {
-                // Out of descriptors, or the client has left already. Neither is cured by hurrying.
-                warn!(%error, "cannot accept a connection");
+                // Out of descriptors, or the client has left already. Neither is cured by hurrying, nor by
+                // saying it again and again.
+                if !failing {
+                    warn!(%error, "cannot accept connections");
+                }
+                failing = true;
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }
         };
+        failing = false;
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%peer, %error, "cannot switch off delayed sending");
         }
         let activity = Arc::new(Activity::default());
         let service = make_service(peer, Arc::clone(&activity));
         let io = TokioIo::new(Watched { stream, activity: Arc::clone(&activity) });
-        let connections = connections.clone();
+        let connections = Connections { drain: connections.drain.child(), ..connections.clone() };
         connections.drain.clone().spawn(async move {
             let connection = connections.builder.serve_connection(io, service);
             watch(connection, &activity, &connections, peer).await;
@@ -119,6 +125,7 @@ where
     let mut aged = false;
     loop {
         tokio::select! {
+            biased;
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     debug!(%peer, ?error, "a connection broke");
@@ -126,6 +133,9 @@ where
                 return;
             }
             () = connections.drain.stopped(), if !stopping => {
+                if !activity.began.load(Ordering::Relaxed) {
+                    return; // it never asked for anything
+                }
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -153,6 +163,8 @@ where
 pub struct Activity {
     /// Bytes went in or out since the last tick.
     moved: AtomicBool,
+    /// Bytes came at all.
+    began: AtomicBool,
     /// Bytes came that no handler has taken up yet: the head of a request, perhaps half of it.
     unhandled: AtomicBool,
     /// Answers wait for the client to read.
@@ -177,7 +189,8 @@ impl Activity {
         let head_is_late = self.unhandled.load(Ordering::Relaxed)
             && self.handling.load(Ordering::Relaxed) == 0
             && !self.http2.load(Ordering::Relaxed);
-        !moved && (head_is_late || self.blocked.load(Ordering::Relaxed))
+        let never_began = !self.began.load(Ordering::Relaxed);
+        !moved && (never_began || head_is_late || self.blocked.load(Ordering::Relaxed))
     }
 }
 
@@ -224,6 +237,7 @@ impl AsyncRead for Watched {
         if !read.is_empty() {
             self.activity.moved.store(true, Ordering::Relaxed);
             self.activity.unhandled.store(true, Ordering::Relaxed);
+            self.activity.began.store(true, Ordering::Relaxed);
             if read.starts_with(HTTP2_PREFACE) {
                 self.activity.http2.store(true, Ordering::Relaxed);
             }
@@ -272,8 +286,12 @@ mod tests {
 
     #[test]
     fn an_idle_connection_may_stay() {
-        assert!(!activity(|_| {}).stalled());
-        let after_a_request = activity(|activity| activity.unhandled.store(true, Ordering::Relaxed));
+        assert!(!activity(|activity| activity.began.store(true, Ordering::Relaxed)).stalled());
+        assert!(activity(|_| {}).stalled(), "nothing was ever asked on it");
+        let after_a_request = activity(|activity| {
+            activity.began.store(true, Ordering::Relaxed);
+            activity.unhandled.store(true, Ordering::Relaxed);
+        });
         drop(after_a_request.handling());
         assert!(!after_a_request.stalled());
     }
@@ -290,7 +308,10 @@ mod tests {
 
     #[test]
     fn a_request_in_a_handlers_hands_is_not_stalled() {
-        let activity = activity(|activity| activity.unhandled.store(true, Ordering::Relaxed));
+        let activity = activity(|activity| {
+            activity.began.store(true, Ordering::Relaxed);
+            activity.unhandled.store(true, Ordering::Relaxed);
+        });
         let _handling = activity.handling();
         activity.unhandled.store(true, Ordering::Relaxed); // its body
         assert!(!activity.stalled());

@@ -57,10 +57,9 @@ pub async fn run(
 
 /// Binds every port before any is served, so that a port that cannot be had ends the start.
 fn start_listeners(config: &Config, app: &Arc<App>, drain: &Drain) -> anyhow::Result<()> {
-    let permits = Arc::new(Semaphore::new(config.connections.max_connections.get()));
     let connections = |builder| Connections {
         builder,
-        permits: Arc::clone(&permits),
+        permits: Arc::new(Semaphore::new(config.connections.max_connections.get())),
         client_timeout: config.connections.client_timeout,
         max_age: None,
         drain: drain.clone(),
@@ -77,9 +76,9 @@ fn start_listeners(config: &Config, app: &Arc<App>, drain: &Drain) -> anyhow::Re
     }
     if let (Some(listener), Some(grpc_config)) = (grpc, &config.grpc) {
         announce("grpc", &listener)?;
-        let services = grpc::services(app, grpc_config.response_compression);
+        let routes = grpc::routes(app, grpc_config.response_compression, drain);
         let client_timeout = config.connections.client_timeout;
-        let service = move |peer: SocketAddr, _| GrpcService::new(services.clone(), peer, client_timeout);
+        let service = move |peer: SocketAddr, _| GrpcService::new(routes.clone(), peer, client_timeout);
         let grace = grpc_config.max_connection_age_grace.unwrap_or(FOREVER);
         let max_age = grpc_config.max_connection_age.map(|age| (age, grace));
         drain.spawn(serve(

@@ -331,9 +331,13 @@ def test_a_compressed_request_with_binary_tensors(server, encoding):
     ],
 )
 def test_a_compressed_answer(server, accepted, chosen):
-    response = server.infer("simple", simple_request(), headers={"Accept-Encoding": accepted})
+    values = [float(n) for n in range(1000)]
+    body = {"inputs": [{"name": "INPUT0", "datatype": "FP32", "shape": [1, 1000], "data": values}]}
+    response = server.infer("identity", body, headers={"Accept-Encoding": accepted})
     assert response.headers.get("content-encoding") in ([chosen] if chosen else [None, "identity"])
-    assert data_of(response) == [2 * n for n in range(16)]
+    assert data_of(response) == values
+    small = server.infer("simple", simple_request(), headers={"Accept-Encoding": accepted})
+    assert small.headers.get("content-encoding") is None, "an answer of one packet is not worth it"
 
 
 def test_compressions_that_are_not_known_or_not_true(server):

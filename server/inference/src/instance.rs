@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) version: ModelVersion,
     pub(crate) model: Arc<dyn LoadedModel>,
     pub(crate) queue: Queue<Job>,
+    /// Threads that take requests.
+    pub(crate) instances: AtomicUsize,
     pub(crate) statistics: Statistics,
 }
 
@@ -56,16 +59,27 @@ fn serve(shared: &Shared, mut instance: Box<dyn Instance>) {
             shared.statistics.record_failure(Failure::Canceled, job.arrived.elapsed());
             continue;
         }
+        let arrived = job.arrived;
         let survived = catch_unwind(AssertUnwindSafe(|| answer(shared, instance.as_mut(), job)));
         if survived.is_err() {
-            shared.statistics.record_failure(Failure::Backend, std::time::Duration::ZERO);
+            shared.statistics.record_failure(Failure::Backend, arrived.elapsed());
             error!(model = %shared.name, version = %shared.version, "an instance panicked; making a new one");
             match shared.model.instance() {
                 Ok(fresh) => instance = fresh,
                 Err(error) => {
-                    return error!(model = %shared.name, version = %shared.version, %error, "no new instance");
+                    error!(model = %shared.name, version = %shared.version, %error, "no new instance");
+                    return retire(shared);
                 }
             }
+        }
+    }
+}
+
+/// Ends an instance that cannot go on. When it was the last, nobody would answer what waits, so it is let go.
+fn retire(shared: &Shared) {
+    if shared.instances.fetch_sub(1, Ordering::AcqRel) == 1 {
+        for job in shared.queue.close_and_take() {
+            shared.statistics.record_failure(Failure::Backend, job.arrived.elapsed());
         }
     }
 }

@@ -17,6 +17,8 @@ pub struct Queue<T> {
 #[derive(Debug)]
 struct State<T> {
     waiting: VecDeque<T>,
+    /// At least as many as nobody needs any more, since they were last dropped.
+    dead: usize,
     closed: bool,
 }
 
@@ -32,7 +34,7 @@ pub enum Refused {
 impl<T> Queue<T> {
     /// A queue in which at most `capacity` items wait.
     pub fn new(capacity: usize) -> Queue<T> {
-        let state = State { waiting: VecDeque::new(), closed: false };
+        let state = State { waiting: VecDeque::new(), dead: 0, closed: false };
         Queue { state: Mutex::new(state), pushed: Condvar::new(), capacity }
     }
 
@@ -56,9 +58,21 @@ impl<T> Queue<T> {
     /// # Errors
     /// When the queue is full or closed; `item` is dropped.
     pub fn push(&self, item: T) -> Result<(), Refused> {
+        self.push_or_purge(item, |_| false)
+    }
+
+    /// Appends `item`, without waiting. A full queue first drops those of which `is_dead` says that nobody
+    /// needs them any more.
+    ///
+    /// # Errors
+    /// When the queue is still full, or closed; `item` is dropped.
+    pub fn push_or_purge(&self, item: T, is_dead: impl Fn(&T) -> bool) -> Result<(), Refused> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Refused::Closed);
+        }
+        if state.waiting.len() >= self.capacity {
+            state.waiting.retain(|waiting| !is_dead(waiting));
         }
         if state.waiting.len() >= self.capacity {
             return Err(Refused::Full);
@@ -67,6 +81,17 @@ impl<T> Queue<T> {
         drop(state);
         self.pushed.notify_one();
         Ok(())
+    }
+
+    /// Says that an item that waits may be needed no more. Those of which `is_dead` says so are dropped before
+    /// they are an eighth of the queue, so that each costs little and none is kept for long.
+    pub fn abandoned(&self, is_dead: impl Fn(&T) -> bool) {
+        let mut state = self.state.lock();
+        state.dead += 1;
+        if state.dead * 8 > state.waiting.len() {
+            state.waiting.retain(|waiting| !is_dead(waiting));
+            state.dead = 0;
+        }
     }
 
     /// Takes the oldest item, waiting for one; `None` once the queue is closed and empty.
@@ -115,6 +140,26 @@ mod tests {
         assert_eq!(queue.push(3), Err(Refused::Full));
         assert_eq!((queue.pop(), queue.pop(), queue.len()), (Some(1), Some(2), 0));
         assert_eq!(queue.push(4), Ok(()), "room is made by popping");
+    }
+
+    #[test]
+    fn a_full_queue_makes_room_of_what_nobody_needs() {
+        let queue = Queue::new(3);
+        (1..=3).for_each(|item| queue.push(item).unwrap());
+        assert_eq!(queue.push_or_purge(4, |item| item % 2 == 1), Ok(()));
+        assert_eq!((queue.pop(), queue.pop(), queue.len()), (Some(2), Some(4), 0));
+        (1..=3).for_each(|item| queue.push(item).unwrap());
+        assert_eq!(queue.push_or_purge(4, |_| false), Err(Refused::Full));
+    }
+
+    #[test]
+    fn what_was_abandoned_leaves_before_it_is_an_eighth_of_the_queue() {
+        let queue = Queue::new(100);
+        (0..80).for_each(|item| queue.push(item).unwrap());
+        (0..10).for_each(|_| queue.abandoned(|item| *item < 10));
+        assert_eq!(queue.len(), 80);
+        queue.abandoned(|item| *item < 11);
+        assert_eq!((queue.len(), queue.pop()), (69, Some(11)));
     }
 
     #[test]

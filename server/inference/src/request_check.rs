@@ -238,6 +238,11 @@ impl RequestCheck {
             if outputs.iter().any(|output| output.spec.index == spec.index) {
                 return Err(format!("output '{name}' is requested twice of model '{}'", self.model));
             }
+            if classification.is_some() && spec.datatype == DataType::Bytes {
+                return Err(format!(
+                    "output '{name}' is BYTES, which has no order to classify by; request it without 'classification'"
+                ));
+            }
             outputs.push(CheckedOutput { spec, classification: *classification });
         }
         Ok(outputs)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -63,7 +64,14 @@ impl ServedVersion {
         let Parts { name, version, config, model, labels, instances, queue_capacity, loaded_in } = parts;
         let check = RequestCheck::new(&name, &config, model.signature(), labels);
         let queue = Queue::new(queue_capacity);
-        let shared = Arc::new(Shared { name, version, model, queue, statistics: Statistics::default() });
+        let shared = Arc::new(Shared {
+            name,
+            version,
+            model,
+            queue,
+            instances: AtomicUsize::new(instances),
+            statistics: Statistics::default(),
+        });
         let served = ServedVersion {
             shared: Arc::clone(&shared),
             config,
@@ -140,8 +148,11 @@ impl ServedVersion {
         let indexes = outputs.iter().map(|output| output.spec.index).collect();
         let (reply, answer) = oneshot::channel();
         let job = Job { inputs, outputs: indexes, rows, arrived, queued: Instant::now(), reply };
-        self.shared.queue.push(job).map_err(|refused| self.refuse(refused, arrived))?;
-        let raw = answer.await.map_err(|_| InferError::InstanceFailed {
+        self.enqueue(job).map_err(|refused| self.refuse(refused, arrived))?;
+        let waiting = Waiting(&self.shared);
+        let answered = answer.await;
+        std::mem::forget(waiting); // only a request that is given up is told to the queue
+        let raw = answered.map_err(|_| InferError::InstanceFailed {
             model: self.name().clone(),
             version: self.version(),
         })??;
@@ -179,6 +190,11 @@ impl ServedVersion {
         count
     }
 
+    /// A full queue first lets go of those whose clients have left.
+    fn enqueue(&self, job: Job) -> Result<(), Refused> {
+        self.shared.queue.push_or_purge(job, |waiting| self.shared.has_left(waiting))
+    }
+
     fn refuse(&self, refused: Refused, arrived: Instant) -> InferError {
         self.shared.statistics.record_failure(Failure::Rejected, arrived.elapsed());
         match refused {
@@ -206,6 +222,26 @@ impl ServedVersion {
             }
         };
         requested.iter().zip(raw).map(name_and_shape).collect()
+    }
+}
+
+/// A request that waits for its answer; dropped when its client leaves.
+struct Waiting<'a>(&'a Shared);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.queue.abandoned(|waiting| self.0.has_left(waiting));
+    }
+}
+
+impl Shared {
+    /// Whether the client of `job` has left; then it is counted as cancelled, and must be dropped.
+    fn has_left(&self, job: &Job) -> bool {
+        let left = job.reply.is_closed();
+        if left {
+            self.statistics.record_failure(Failure::Canceled, job.arrived.elapsed());
+        }
+        left
     }
 }
 

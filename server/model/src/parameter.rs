@@ -2,6 +2,8 @@
 
 use smol_str::SmolStr;
 
+use crate::InferError;
+
 /// The value of a parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Parameter {
@@ -22,6 +24,21 @@ pub enum Parameter {
 pub struct Parameters(Vec<(SmolStr, Parameter)>);
 
 impl Parameters {
+    /// A request has no more than this many: looking one up reads them all.
+    pub const MAX: usize = 256;
+
+    /// # Errors
+    /// When `count` are more than [`Parameters::MAX`].
+    pub fn check_count(count: usize) -> Result<(), InferError> {
+        if count <= Parameters::MAX {
+            return Ok(());
+        }
+        Err(InferError::invalid(format!(
+            "{count} parameters are given, but at most {} may be",
+            Parameters::MAX
+        )))
+    }
+
     /// The value of `name`, if it was given.
     pub fn get(&self, name: &str) -> Option<&Parameter> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)

@@ -74,8 +74,10 @@ fn model_file(source: &ModelSource<'_>) -> Result<(PathBuf, String), LoadError> 
         path.push(name);
         shown = format!("{shown}/{name}");
     }
-    match std::fs::File::open(&path) {
-        Ok(_) => Ok((path, shown)),
+    // Opening would wait for ever for a named pipe.
+    match std::fs::metadata(&path) {
+        Ok(metadata) if metadata.is_file() => Ok((path, shown)),
+        Ok(_) => Err(LoadError::Unreadable { what: shown, reason: "it is not a file".to_owned() }),
         Err(error) => Err(LoadError::Unreadable { what: shown, reason: error.to_string() }),
     }
 }

@@ -13,6 +13,7 @@ mod field {
     pub(super) const MODEL_GRAPH: u32 = 7;
     pub(super) const GRAPH_NODE: u32 = 1;
     pub(super) const GRAPH_INITIALIZER: u32 = 5;
+    pub(super) const GRAPH_INPUT: u32 = 11;
     pub(super) const GRAPH_OUTPUT: u32 = 12;
     pub(super) const NODE_INPUT: u32 = 1;
     pub(super) const NODE_OUTPUT: u32 = 2;
@@ -49,11 +50,13 @@ pub(crate) fn prune(model: &[u8], keep: &[&str]) -> Result<Vec<u8>, String> {
 fn prune_graph(graph: &[u8], keep: &[&str]) -> Result<Vec<u8>, String> {
     let mut nodes = Vec::new();
     let mut outputs = HashSet::new();
+    let mut inputs = HashSet::new();
     for field in fields(graph) {
         let field = field?;
         match field.number {
             field::GRAPH_NODE => nodes.push(Node::read(field.payload)?),
             field::GRAPH_OUTPUT => drop(outputs.insert(text(field.payload, field::VALUE_NAME)?)),
+            field::GRAPH_INPUT => drop(inputs.insert(text(field.payload, field::VALUE_NAME)?)),
             _ => {}
         }
     }
@@ -68,7 +71,11 @@ fn prune_graph(graph: &[u8], keep: &[&str]) -> Result<Vec<u8>, String> {
         let stays = match field.number {
             field::GRAPH_NODE => nodes.next().is_some_and(|node| node.is_needed(&needed)),
             field::GRAPH_OUTPUT => keep.contains(&text(field.payload, field::VALUE_NAME)?),
-            field::GRAPH_INITIALIZER => needed.contains(text(field.payload, field::TENSOR_NAME)?),
+            field::GRAPH_INITIALIZER => {
+                // The default of an input makes the input optional, whoever needs it.
+                let name = text(field.payload, field::TENSOR_NAME)?;
+                needed.contains(name) || inputs.contains(name)
+            }
             _ => true,
         };
         if stays {

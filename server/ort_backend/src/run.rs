@@ -17,7 +17,7 @@ use ort::AsPointer;
 use ort::sys;
 use smallvec::SmallVec;
 
-use crate::session::Session;
+use crate::session::{Session, without_paths};
 use crate::tensor::{Input, Value};
 
 /// An error of ONNX Runtime, in its own words.
@@ -32,7 +32,7 @@ impl From<String> for Status {
 
 impl From<Status> for ExecuteError {
     fn from(status: Status) -> ExecuteError {
-        ExecuteError(status.0)
+        ExecuteError(without_paths(&status.0))
     }
 }
 
@@ -68,7 +68,7 @@ impl SessionInstance {
 
 impl Instance for SessionInstance {
     fn execute(&mut self, inputs: &[InstanceInput], outputs: &[usize]) -> Result<Execution, ExecuteError> {
-        let session = &*self.session.for_outputs(outputs).map_err(Status::from)?;
+        let session = &*self.session.for_outputs(outputs);
         let mut input_names: SmallVec<[*const c_char; 4]> = SmallVec::new();
         let mut values: SmallVec<[Input; 4]> = SmallVec::new();
         for input in inputs {
@@ -100,7 +100,7 @@ fn name(names: &[CString], index: usize) -> Result<*const c_char, Status> {
 }
 
 /// Runs the session once; ONNX Runtime allocates the outputs, and gives none but these (it executes the
-/// whole graph all the same).
+/// session's whole graph all the same: see `prune.rs`).
 fn run(
     session: &Session,
     input_names: &[*const c_char],

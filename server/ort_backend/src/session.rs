@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,49 +49,91 @@ impl LoadedModel for LoadedSession {
 /// Sessions of graphs that are cut down to some outputs, made when they are first asked for.
 struct Pruned {
     opener: Opener,
-    /// By the indexes of the outputs. Held while a session is looked up or made: whoever wants the same one
-    /// waits for it rather than making it, too.
-    sessions: Mutex<HashMap<Vec<usize>, Arc<Session>>>,
+    /// What the model's files were when it was loaded: a version never answers from others.
+    files: Vec<FileMark>,
+    /// By the indexes of the outputs; `None` while one is being made, or when it cannot be: then the whole
+    /// graph is run. Held to look up or put in, not while a session is made.
+    sessions: Mutex<HashMap<Vec<usize>, Option<Arc<Session>>>>,
 }
 
 /// Beyond this many sets of outputs, requests run the whole graph.
 const MAX_PRUNED: usize = 8;
 
 impl Session {
-    /// The session that computes `outputs` and nothing else, when such are wanted; else this one.
-    pub(crate) fn for_outputs(self: &Arc<Self>, outputs: &[usize]) -> Result<Arc<Session>, String> {
-        let Some(pruned) = &self.pruned else { return Ok(Arc::clone(self)) };
+    /// The session that computes `outputs` and nothing else, when such are wanted and can be had; else this
+    /// one.
+    pub(crate) fn for_outputs(self: &Arc<Self>, outputs: &[usize]) -> Arc<Session> {
+        let Some(pruned) = &self.pruned else { return Arc::clone(self) };
+        if outputs.is_empty() || outputs.len() >= self.signature.outputs.len() {
+            return Arc::clone(self);
+        }
         let mut wanted = outputs.to_vec();
         wanted.sort_unstable();
-        wanted.dedup();
-        if wanted.is_empty() || wanted.len() == self.signature.outputs.len() {
-            return Ok(Arc::clone(self));
-        }
         let mut sessions = pruned.sessions.lock();
-        if let Some(session) = sessions.get(&wanted) {
-            return Ok(Arc::clone(session));
+        if let Some(known) = sessions.get(&wanted) {
+            return known.clone().unwrap_or_else(|| Arc::clone(self));
         }
         if sessions.len() == MAX_PRUNED {
-            return Ok(Arc::clone(self));
+            return Arc::clone(self);
         }
-        let names =
-            wanted.iter().filter_map(|index| self.signature.outputs.get(*index)).map(|output| &*output.name);
-        let names: Vec<_> = names.collect();
+        sessions.insert(wanted.clone(), None);
+        drop(sessions);
+        match self.make_pruned(pruned, &wanted) {
+            Ok(session) => {
+                let session = Arc::new(session);
+                pruned.sessions.lock().insert(wanted, Some(Arc::clone(&session)));
+                session
+            }
+            Err(reason) => {
+                let model = &pruned.opener.shown;
+                info!(model, outputs = ?wanted, reason, "these outputs are computed with all the others");
+                Arc::clone(self)
+            }
+        }
+    }
+
+    fn make_pruned(&self, pruned: &Pruned, wanted: &[usize]) -> Result<Session, String> {
+        let outputs = wanted.iter().filter_map(|index| self.signature.outputs.get(*index));
+        let names: Vec<_> = outputs.map(|output| &*output.name).collect();
         let session = pruned.opener.open_pruned(&names)?;
+        if marks(&pruned.opener.path) != pruned.files {
+            return Err("the model's files have changed since it was loaded".to_owned());
+        }
+        if session.signature.inputs != self.signature.inputs {
+            return Err("the graph for these outputs has other inputs".to_owned());
+        }
         info!(
             model = pruned.opener.shown,
             outputs = names.join(", "),
             "made a session for these outputs only"
         );
         // Outputs keep their numbers: the instance speaks of them as the whole model does.
-        let session = Arc::new(Session {
-            output_names: c_names(&self.signature.outputs)?,
-            signature: self.signature.clone(),
-            ..session
-        });
-        sessions.insert(wanted, Arc::clone(&session));
-        Ok(session)
+        let output_names = c_names(&self.signature.outputs)?;
+        Ok(Session { output_names, signature: self.signature.clone(), ..session })
     }
+}
+
+/// By which a file is known to be the one it was.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct FileMark {
+    path: PathBuf,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+}
+
+/// Of the files in the directory of `path`: the model and its external weights.
+fn marks(path: &Path) -> Vec<FileMark> {
+    let files = path.parent().and_then(|directory| std::fs::read_dir(directory).ok());
+    let mark = |file: std::io::Result<std::fs::DirEntry>| {
+        let path = file.ok()?.path();
+        let file = std::fs::metadata(&path).ok()?;
+        let modified = (file.mtime(), file.mtime_nsec());
+        Some(FileMark { path, inode: file.ino(), length: file.len(), modified })
+    };
+    let mut marks: Vec<_> = files.into_iter().flatten().filter_map(mark).collect();
+    marks.sort();
+    marks
 }
 
 /// All that it takes to open a model's file.
@@ -156,9 +199,11 @@ pub(crate) fn open(
 ) -> Result<LoadedSession, LoadError> {
     let config_error = |reason| LoadError::Config { file: format!("{}/config.pbtxt", source.name), reason };
     let backend_error =
-        |reason: String| LoadError::Backend { file: shown.to_owned(), reason: without_paths(&reason, path) };
+        |reason: String| LoadError::Backend { file: shown.to_owned(), reason: without_paths(&reason) };
     let options = Options::read(source).map_err(config_error)?;
-    let prune_outputs = options.prune_outputs.unwrap_or_else(|| is_small(path));
+    let files = marks(path);
+    let small = files.iter().map(|file| file.length).sum::<u64>() <= SMALL;
+    let prune_outputs = options.prune_outputs.unwrap_or(small);
     let opener =
         Opener { environment: environment.clone(), options, path: path.to_owned(), shown: shown.to_owned() };
     let mut session = opener.open().map_err(backend_error)?;
@@ -168,7 +213,7 @@ pub(crate) fn open(
         session = opener.open_pruned(&listed).map_err(backend_error)?;
     }
     if prune_outputs {
-        session.pruned = Some(Pruned { opener, sessions: Mutex::default() });
+        session.pruned = Some(Pruned { opener, files, sessions: Mutex::default() });
     }
     Ok(LoadedSession(Arc::new(session)))
 }
@@ -176,13 +221,6 @@ pub(crate) fn open(
 /// A model of fewer bytes may be held once more for each set of outputs that is asked for. For a larger one
 /// its owner decides (`parameters` `prune_outputs`), since weights in memory cost more than time.
 const SMALL: u64 = 64 << 20;
-
-/// Whether the model at `path`, with the weights in files beside it, is small.
-fn is_small(path: &Path) -> bool {
-    let files = path.parent().and_then(|directory| std::fs::read_dir(directory).ok());
-    let sizes = files.into_iter().flatten().filter_map(|file| Some(file.ok()?.metadata().ok()?.len()));
-    sizes.sum::<u64>() <= SMALL
-}
 
 /// The outputs that `config` lists, when it lists some of the graph's but not all, and nothing is completed.
 fn listed_outputs<'a>(config: &'a ModelConfig, signature: &Signature) -> Vec<&'a str> {
@@ -192,13 +230,25 @@ fn listed_outputs<'a>(config: &'a ModelConfig, signature: &Signature) -> Vec<&'a
     if some && listed.iter().all(|name| is_output(name)) { listed } else { Vec::new() }
 }
 
-/// What the caller is told holds no path of this machine.
-fn without_paths(reason: &str, path: &Path) -> String {
-    let whole = path.display().to_string();
-    let directory = path.parent().map(|parent| format!("{}/", parent.display())).unwrap_or_default();
-    let short = path.file_name().unwrap_or_default().to_string_lossy();
-    let reason = reason.replace(&whole, &short);
-    if directory.len() > 1 { reason.replace(&directory, "") } else { reason }
+/// What the caller is told holds no path of this machine: of each absolute one the last part is left.
+pub(crate) fn without_paths(reason: &str) -> String {
+    let ends = |char: char| char.is_whitespace() || matches!(char, '"' | '\'' | ')' | ']' | ',' | ';');
+    let mut short = String::with_capacity(reason.len());
+    let mut rest = reason;
+    while let Some(start) = rest.find('/') {
+        let (before, from) = rest.split_at(start);
+        short.push_str(before);
+        let path = &from[..from.find(ends).unwrap_or(from.len())];
+        let begins = before.is_empty() || before.ends_with(|char: char| !char.is_alphanumeric());
+        short.push_str(if begins && path.len() > 1 {
+            path.rsplit('/').next().unwrap_or_default()
+        } else {
+            path
+        });
+        rest = &from[path.len()..];
+    }
+    short.push_str(rest);
+    short
 }
 
 fn tensors(role: &str, outlets: &[Outlet]) -> Result<Vec<TensorSignature>, String> {
@@ -231,11 +281,12 @@ mod tests {
 
     #[test]
     fn messages_hold_no_path_of_this_machine() {
-        let path = Path::new("/srv/models/a/1/model.onnx");
-        assert_eq!(
-            without_paths("Load model from /srv/models/a/1/model.onnx failed", path),
-            "Load model from model.onnx failed"
-        );
-        assert_eq!(without_paths("open /srv/models/a/1/w.bin", path), "open w.bin");
+        for (reason, told) in [
+            ("Load model from /srv/models/a/1/model.onnx failed", "Load model from model.onnx failed"),
+            ("/onnxruntime_src/core/x.cc:87 Resolve \"/srv/w.bin\": 1/2", "x.cc:87 Resolve \"w.bin\": 1/2"),
+            ("no path, and/or none; km/h /", "no path, and/or none; km/h /"),
+        ] {
+            assert_eq!(without_paths(reason), told);
+        }
     }
 }

@@ -189,7 +189,13 @@ fn labels(served: &ServedVersion) -> Vec<LabelPair> {
     let mut labels = vec![label("model", served.name()), label("version", &version)];
     let mut tags: Vec<_> = served.config().metric_tags.iter().collect();
     tags.sort();
-    labels.extend(tags.into_iter().map(|(name, value)| label(&tag_name(name), value)));
+    for (name, value) in tags {
+        let name = tag_name(name);
+        // Two tags may come to the same name; a label occurs once.
+        if labels.iter().all(|label| label.name() != name) {
+            labels.push(label(&name, value));
+        }
+    }
     labels
 }
 

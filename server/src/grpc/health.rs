@@ -11,11 +11,13 @@ use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::app::App;
+use crate::drain::Drain;
 
 /// Answers for the server as a whole, whatever service is named (as Triton does).
 #[derive(Debug)]
 pub(super) struct ServerHealth {
     pub(super) app: Arc<App>,
+    pub(super) drain: Drain,
 }
 
 fn health(app: &App) -> HealthCheckResponse {
@@ -40,6 +42,9 @@ impl Health for ServerHealth {
             let changed = last.replace(health.status) != Some(health.status);
             std::future::ready(changed)
         });
-        Ok(Response::new(Box::pin(changes.map(Ok))))
+        // The last thing a watcher hears is that the server stops.
+        let drain = self.drain.clone();
+        let stopped = Box::pin(async move { drain.stopped().await });
+        Ok(Response::new(Box::pin(changes.map(Ok).take_until(stopped))))
     }
 }

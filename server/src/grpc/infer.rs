@@ -20,10 +20,9 @@ use crate::tensor_bytes::packed_tensor;
 pub(super) async fn infer(
     app: &App,
     message: ModelInferRequest,
-    header_id: Option<&str>,
+    request_id: &RequestId,
     arrived: Instant,
 ) -> Result<ModelInferResponse, InferError> {
-    let request_id = RequestId::choose(&message.id, header_id);
     let request = decode(message)?;
     let response = app.infer(request, request_id.as_str(), arrived).await?;
     Ok(encode(response))
@@ -116,6 +115,7 @@ fn shared_memory(role: &str, name: &str) -> InferError {
 }
 
 fn request_parameters(message: HashMap<String, InferParameter>) -> Result<Parameters, InferError> {
+    Parameters::check_count(message.len())?;
     let mut parameters = Parameters::default();
     for (name, value) in message {
         let Some(choice) = value.parameter_choice else {

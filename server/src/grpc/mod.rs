@@ -12,4 +12,4 @@ mod service;
 pub mod status;
 mod stream;
 
-pub use server::{GrpcService, Services, builder, services};
+pub use server::{GrpcService, builder, routes};

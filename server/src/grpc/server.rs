@@ -24,8 +24,9 @@ use super::health::ServerHealth;
 use super::service::Service;
 use crate::app::App;
 use crate::config::{CompressionLevel, GrpcConfig};
+use crate::drain::Drain;
 
-/// Largest message either way, as Triton has it: gRPC's own limit.
+/// Largest message that gRPC allows.
 const MAX_MESSAGE: usize = i32::MAX as usize;
 
 /// Flow-control windows: a tensor of a few megabytes should not wait for its window to open.
@@ -37,7 +38,7 @@ pub fn builder(config: &GrpcConfig) -> Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(4096)
+        .max_concurrent_streams(256)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(2 * WINDOW)
         .keep_alive_interval(config.keepalive_time)
@@ -45,27 +46,12 @@ pub fn builder(config: &GrpcConfig) -> Builder<TokioExecutor> {
     builder
 }
 
-/// Every gRPC service of the server.
-#[derive(Clone, Debug)]
-pub struct Services {
-    /// Messages may be as large as gRPC allows: their sender has to send all of it.
-    plain: Routes,
-    /// Compressed messages may not become larger than an HTTP body: a megabyte of them can stand for a
-    /// gigabyte.
-    compressed: Routes,
-}
-
-/// The services of `app`; answers are compressed when `compression` asks for it.
-pub fn services(app: &Arc<App>, compression: CompressionLevel) -> Services {
-    Services {
-        plain: routes(app, compression, MAX_MESSAGE),
-        compressed: routes(app, compression, app.max_input_size.min(MAX_MESSAGE)),
-    }
-}
-
-fn routes(app: &Arc<App>, compression: CompressionLevel, max_request: usize) -> Routes {
-    let mut inference = GrpcInferenceServiceServer::new(Service { app: Arc::clone(app) })
-        .max_decoding_message_size(max_request)
+/// Every gRPC service of the server. A message is bounded as an HTTP body is, as sent and decompressed: its
+/// claimed length is reserved before it comes.
+pub fn routes(app: &Arc<App>, compression: CompressionLevel, drain: &Drain) -> Routes {
+    let service = Service { app: Arc::clone(app), drain: drain.clone() };
+    let mut inference = GrpcInferenceServiceServer::new(service)
+        .max_decoding_message_size(app.max_input_size.min(MAX_MESSAGE))
         .max_encoding_message_size(MAX_MESSAGE)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate);
@@ -77,8 +63,8 @@ fn routes(app: &Arc<App>, compression: CompressionLevel, max_request: usize) -> 
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let mut routes =
-        Routes::new(inference).add_service(HealthServer::new(ServerHealth { app: Arc::clone(app) }));
+    let mut routes = Routes::new(inference)
+        .add_service(HealthServer::new(ServerHealth { app: Arc::clone(app), drain: drain.clone() }));
     if let Ok(service) = reflection().build_v1() {
         routes = routes.add_service(service);
     }
@@ -91,18 +77,15 @@ fn routes(app: &Arc<App>, compression: CompressionLevel, max_request: usize) -> 
 /// Answers the calls of one connection.
 #[derive(Clone, Debug)]
 pub struct GrpcService {
-    plain: TowerToHyperService<Routes>,
-    compressed: TowerToHyperService<Routes>,
+    routes: TowerToHyperService<Routes>,
     peer: SocketAddr,
     client_timeout: Duration,
 }
 
 impl GrpcService {
     /// A service for the connection of `peer`.
-    pub fn new(services: Services, peer: SocketAddr, client_timeout: Duration) -> GrpcService {
-        let Services { plain, compressed } = services;
-        let (plain, compressed) = (TowerToHyperService::new(plain), TowerToHyperService::new(compressed));
-        GrpcService { plain, compressed, peer, client_timeout }
+    pub fn new(routes: Routes, peer: SocketAddr, client_timeout: Duration) -> GrpcService {
+        GrpcService { routes: TowerToHyperService::new(routes), peer, client_timeout }
     }
 }
 
@@ -117,12 +100,10 @@ impl hyper::service::Service<Request<Incoming>> for GrpcService {
         let mut request = request.map(|body| {
             // A stream may be quiet for as long as it likes; a single message may not.
             let time = if streams { None } else { Some(self.client_timeout) };
-            tonic::body::Body::new(Timed { body, time, sleep: None })
+            tonic::body::Body::new(Timed { body, time, received: 0, sleep: None })
         });
         request.extensions_mut().insert(self.peer);
-        let compressed =
-            request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
-        if compressed { self.compressed.call(request) } else { self.plain.call(request) }
+        self.routes.call(request)
     }
 }
 
@@ -130,8 +111,24 @@ impl hyper::service::Service<Request<Incoming>> for GrpcService {
 struct Timed {
     body: Incoming,
     time: Option<Duration>,
-    /// Set while a part is awaited.
+    received: usize,
+    /// Set when a part was awaited for the first time.
     sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// Bytes that earn a slow client as much time again, as over HTTP.
+const PROGRESS: usize = 64 << 10;
+
+impl Timed {
+    fn progress(&mut self, bytes: usize, time: Duration) {
+        let before = self.received / PROGRESS;
+        self.received += bytes;
+        if self.received / PROGRESS > before
+            && let Some(sleep) = &mut self.sleep
+        {
+            sleep.as_mut().reset(Instant::now() + time);
+        }
+    }
 }
 
 impl Body for Timed {
@@ -147,11 +144,14 @@ impl Body for Timed {
             return polled.map_err(|error| Status::from_error(error.into()));
         };
         if let Poll::Ready(frame) = polled {
-            self.sleep = None;
+            if let Some(Ok(frame)) = &frame
+                && let Some(data) = frame.data_ref()
+            {
+                self.progress(data.len(), time);
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| Status::from_error(error.into()))));
         }
-        let sleep =
-            self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + time)));
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
         match sleep.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {

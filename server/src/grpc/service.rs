@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use model::{InferError, Parameter, Parameters};
 use proto::v2::grpc_inference_service_server::GrpcInferenceService;
 use proto::v2::log_settings_request::setting_value::ParameterChoice as Setting;
@@ -17,7 +17,8 @@ use super::infer::{infer, version};
 use super::status::status;
 use super::stream;
 use crate::app::App;
-use crate::describe::refuse_repository_name;
+use crate::describe::{MODEL_CONTROL, SHARED_MEMORY, TRACE, refuse_repository_name};
+use crate::drain::Drain;
 use crate::logging::AccessLog;
 use crate::request_id::{self, RequestId};
 
@@ -25,6 +26,7 @@ use crate::request_id::{self, RequestId};
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) app: Arc<App>,
+    pub(super) drain: Drain,
 }
 
 type Answered<T> = Result<Response<T>, Status>;
@@ -37,11 +39,6 @@ fn answered<T>(result: Result<T, InferError>) -> Answered<T> {
 fn not_yet<T>(sentence: &str) -> Answered<T> {
     Err(Status::unimplemented(sentence))
 }
-
-const TRACE: &str = "trace settings are not served yet";
-const MODEL_CONTROL: &str =
-    "explicit model load / unload is not served yet; models are loaded when the server starts";
-const SHARED_MEMORY: &str = "shared memory regions are not served yet; send tensors as raw contents";
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Service {
@@ -98,14 +95,20 @@ impl GrpcInferenceService for Service {
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answered<ModelInferResponse> {
         let arrived = Instant::now();
-        let access = AccessLog::wanted().then(|| Access::new(&request));
-        let (metadata, _, message) = request.into_parts();
-        let header_id = metadata.get(request_id::HEADER).and_then(|id| id.to_str().ok());
-        let result = infer(&self.app, message, header_id, arrived).await;
+        let header_id = request.metadata().get(request_id::HEADER).and_then(|id| id.to_str().ok());
+        let request_id = RequestId::choose(&request.get_ref().id, header_id);
+        let access = AccessLog::wanted().then(|| Access::new(&request, request_id.clone()));
+        let result = infer(&self.app, request.into_inner(), &request_id, arrived).await;
         if let Some(access) = access {
             access.write(&result, arrived);
         }
-        answered(result)
+        answered(result).map_err(|mut status| {
+            // By which the caller can ask about this in the log.
+            if let Ok(id) = request_id.as_str().parse() {
+                status.metadata_mut().insert(request_id::HEADER, id);
+            }
+            status
+        })
     }
 
     type ModelStreamInferStream =
@@ -118,7 +121,11 @@ impl GrpcInferenceService for Service {
         let metadata = request.metadata();
         let fail = metadata.get("triton_grpc_error").is_some_and(|value| value == "true");
         let header_id = metadata.get(request_id::HEADER).and_then(|id| id.to_str().ok()).map(str::to_owned);
-        let answers = stream::answers(Arc::clone(&self.app), request.into_inner(), header_id, fail);
+        // When the server stops, what has come is answered, and the stream ends.
+        let drain = self.drain.clone();
+        let stopped = Box::pin(async move { drain.stopped().await });
+        let messages = request.into_inner().take_until(stopped);
+        let answers = stream::answers(Arc::clone(&self.app), messages, header_id, fail);
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -195,6 +202,7 @@ impl GrpcInferenceService for Service {
 fn log_changes(
     settings: HashMap<String, log_settings_request::SettingValue>,
 ) -> Result<Parameters, InferError> {
+    Parameters::check_count(settings.len())?;
     let mut changes = Parameters::default();
     for (name, value) in settings {
         let value = match value.parameter_choice {
@@ -233,12 +241,11 @@ struct Access {
 }
 
 impl Access {
-    fn new(request: &Request<ModelInferRequest>) -> Access {
+    fn new(request: &Request<ModelInferRequest>, request_id: RequestId) -> Access {
         let message = request.get_ref();
-        let header_id = request.metadata().get(request_id::HEADER).and_then(|id| id.to_str().ok());
         Access {
             model: message.model_name.clone(),
-            request_id: RequestId::choose(&message.id, header_id),
+            request_id,
             bytes_in: prost_reflect::prost::Message::encoded_len(message) as u64,
             peer: request.extensions().get::<std::net::SocketAddr>().copied(),
         }

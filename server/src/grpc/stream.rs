@@ -7,20 +7,21 @@ use std::time::Instant;
 use futures_util::{Stream, StreamExt};
 use model::Parameter;
 use proto::v2::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::infer::{infer, parameter};
 use super::status::status;
 use crate::app::App;
+use crate::request_id::RequestId;
 
 /// Requests of one stream that are in work at the same time; the client's flow control holds the others.
-const IN_FLIGHT: usize = 128;
+const IN_FLIGHT: usize = 32;
 
 /// Answers each message of `requests`. An error is told in its place in the stream, with the request's id;
 /// with `fail`, the first one ends the stream with its status.
 pub(super) fn answers(
     app: Arc<App>,
-    requests: Streaming<ModelInferRequest>,
+    requests: impl Stream<Item = Result<ModelInferRequest, Status>>,
     header_id: Option<String>,
     fail: bool,
 ) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> {
@@ -29,7 +30,8 @@ pub(super) fn answers(
         async move {
             let message = message?;
             let id = message.id.clone();
-            let result = infer(&app, message, header_id.as_deref(), Instant::now()).await;
+            let request_id = RequestId::choose(&id, header_id.as_deref());
+            let result = infer(&app, message, &request_id, Instant::now()).await;
             result
                 .map(answer)
                 .or_else(|error| if fail { Err(status(&error)) } else { Ok(failure(id, error.text())) })

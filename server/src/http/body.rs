@@ -26,6 +26,10 @@ const PROGRESS: usize = 64 << 10;
 /// Tensors start at multiples of this, so that ONNX Runtime can use them where they are.
 const ALIGNMENT: usize = 64;
 
+/// Room that is made for a body before it comes; beyond, it grows with what has come. Larger blocks of memory
+/// begin at aligned addresses, too.
+const AHEAD: usize = 1 << 20;
+
 /// Reads `body` whole. `header_length` is the length of the JSON that binary tensors follow: the first of
 /// them is placed at an aligned address.
 pub(super) async fn read<B>(
@@ -49,7 +53,7 @@ where
             if announced == Some(data.len()) || body.is_end_stream() {
                 return within(data, limits.size);
             }
-            let expected = announced.unwrap_or(data.len() * 2).min(limits.size);
+            let expected = announced.unwrap_or(data.len() * 2).min(AHEAD);
             whole.reserve_exact(expected + ALIGNMENT);
             let tensors = whole.as_ptr().addr() + header_length.unwrap_or(0);
             padding = tensors.next_multiple_of(ALIGNMENT) - tensors;
@@ -122,7 +126,7 @@ pub(super) enum Encoding {
 }
 
 /// More compressed bytes than this are decompressed on a thread of their own.
-const INLINE: usize = 64 << 10;
+const INLINE: usize = 4 << 10;
 
 /// Decompresses `body`, which may not become larger than the limit.
 pub(super) async fn decompress(

@@ -2,16 +2,22 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
-use model::{Dims, InferError, InferRequest, ModelName, ModelVersion, Parameters, Tensor, bytes_tensor};
+use model::{
+    Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion, Parameters, Tensor, bytes_tensor,
+};
 use smallvec::SmallVec;
 
 use super::answer::{self, Answer};
 use super::body::{self, Encoding};
-use super::codec::{self, InferBody, Limits};
+use super::codec::{self, Encoded, InferBody, Limits};
 use super::compression;
 use super::server::{Exchange, limits};
 use crate::app::App;
 use crate::tensor_bytes::packed_tensor;
+
+/// Smaller answers fit in one packet either way. Many clients accept compression with every request, and
+/// would pay for it with half of their throughput.
+const WORTH_COMPRESSING: u64 = 1024;
 
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
@@ -35,17 +41,17 @@ pub(super) async fn infer(
     }
     let decoded = match header_length {
         Some(0) => raw_binary(app, model, version, body)?,
-        length => codec::decode(&body, length, &Limits { max_tensor_bytes: limits.size })?,
+        length => decode(body, length, Limits { max_tensor_bytes: limits.size }).await?,
     };
     let InferBody { id, parameters, inputs, outputs, binary_data_output } = decoded;
     let request_id = exchange.identify(&id);
-    let binary: SmallVec<[bool; 4]> =
-        outputs.iter().map(|output| output.binary.unwrap_or(binary_data_output)).collect();
+    let asked = outputs.iter().map(|output| output.binary.unwrap_or(binary_data_output)).collect();
+    let binary = Binary { asked, default: binary_data_output };
     let outputs = outputs.into_iter().map(|output| output.output).collect();
     let request = InferRequest { id, model: name, version, parameters, inputs, outputs };
     let response = app.infer(request, request_id.as_str(), exchange.arrived).await?;
     exchange.version = Some(response.version.get());
-    let encoded = codec::encode(&response, |index| binary.get(index).copied().unwrap_or(binary_data_output))?;
+    let encoded = encode(response, binary).await?;
     let mut answer = answer::json_chunks(encoded.chunks);
     if let Some(length) = encoded.json_length {
         let headers = answer.headers_mut();
@@ -54,8 +60,43 @@ pub(super) async fn infer(
     }
     // Only these answers are compressed: clients made for Triton do not decompress any other.
     match compression::wanted(exchange.request.headers()) {
-        Some(encoding) => Ok(compression::compress(answer, encoding).await),
-        None => Ok(answer),
+        Some(encoding) if answer.body().len() >= WORTH_COMPRESSING => {
+            Ok(compression::compress(answer, encoding).await)
+        }
+        _ => Ok(answer),
+    }
+}
+
+/// Longer JSON is read and written on a thread of its own, so that others are answered meanwhile.
+const INLINE: usize = 256 << 10;
+
+async fn decode(body: Bytes, header_length: Option<usize>, limits: Limits) -> Result<InferBody, InferError> {
+    if header_length.unwrap_or(body.len()) <= INLINE {
+        return codec::decode(&body, header_length, &limits);
+    }
+    let decoded = tokio::task::spawn_blocking(move || codec::decode(&body, header_length, &limits)).await;
+    decoded.unwrap_or(Err(InferError::ShuttingDown))
+}
+
+async fn encode(response: InferResponse, binary: Binary) -> Result<Encoded, InferError> {
+    let as_json = |(index, output): (usize, &Tensor)| if binary.is(index) { 0 } else { output.data.len() };
+    if response.outputs.iter().enumerate().map(as_json).sum::<usize>() <= INLINE {
+        return codec::encode(&response, |index| binary.is(index));
+    }
+    let encoded =
+        tokio::task::spawn_blocking(move || codec::encode(&response, |index| binary.is(index))).await;
+    encoded.unwrap_or(Err(InferError::ShuttingDown))
+}
+
+/// Which outputs are sent as binary data.
+struct Binary {
+    asked: SmallVec<[bool; 4]>,
+    default: bool,
+}
+
+impl Binary {
+    fn is(&self, index: usize) -> bool {
+        self.asked.get(index).copied().unwrap_or(self.default)
     }
 }
 
@@ -63,8 +104,8 @@ pub(super) async fn infer(
 fn content_encoding(exchange: &Exchange) -> Result<Option<Encoding>, Box<Answer>> {
     match exchange.header(CONTENT_ENCODING.as_str()).unwrap_or("identity") {
         "" | "identity" => Ok(None),
-        "gzip" => Ok(Some(Encoding::Gzip)),
-        "deflate" => Ok(Some(Encoding::Deflate)),
+        name if name.eq_ignore_ascii_case("gzip") => Ok(Some(Encoding::Gzip)),
+        name if name.eq_ignore_ascii_case("deflate") => Ok(Some(Encoding::Deflate)),
         other => {
             let error = InferError::unsupported(format!(
                 "Unsupported compression type '{other}': a request body may be gzip, deflate or identity"

@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 use matchit::Router;
 use percent_encoding::percent_decode_str;
 
+use crate::describe::{GENERATE, MODEL_CONTROL, SHARED_MEMORY, TRACE};
+
 /// What a route asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
@@ -23,12 +25,6 @@ pub(super) enum Question {
     /// Part of the protocol, but served by later work; the sentence says what.
     NotYet(&'static str),
 }
-
-const GENERATE: &str = "the generate extension is not served yet; use /infer";
-const TRACE: &str = "trace settings are not served yet";
-const MODEL_CONTROL: &str =
-    "explicit model load / unload is not served yet; models are loaded when the server starts";
-const SHARED_MEMORY: &str = "shared memory regions are not served yet; send tensors as binary data";
 
 /// Route, method, question.
 const ROUTES: &[(&str, Method, Question)] = {
@@ -122,6 +118,8 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Matched<'a>, No
     if version.is_some_and(|version| !version.bytes().all(|byte| byte.is_ascii_digit())) {
         return Err(NoRoute::NotFound);
     }
+    // HEAD is GET without the body, which hyper leaves out.
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
     let at_method = found.value.iter().find(|(known, ..)| known == method);
     let (_, question, route) = at_method.ok_or(NoRoute::MethodNotAllowed)?;
     let model = match found.params.get("model") {
@@ -164,6 +162,8 @@ mod tests {
         check(Method::POST, "/v2", Err(NoRoute::MethodNotAllowed));
         check(Method::GET, "/v2/models/m/infer", Err(NoRoute::MethodNotAllowed));
         check(Method::PUT, "/v2/logging", Err(NoRoute::MethodNotAllowed));
+        check(Method::HEAD, "/v2/health/ready", Ok(Question::Ready));
+        check(Method::HEAD, "/v2/models/m/infer", Err(NoRoute::MethodNotAllowed));
     }
 
     #[test]

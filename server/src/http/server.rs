@@ -29,8 +29,9 @@ use crate::serve::Activity;
 pub fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     // A head has at most 64 KiB; more is refused with 431.
-    builder.http1().max_buf_size(64 << 10).timer(TokioTimer::new());
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1024);
+    // Half a head is ended by the connection's watch; an idle connection may stay.
+    builder.http1().max_buf_size(64 << 10).timer(TokioTimer::new()).header_read_timeout(None);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(128);
     builder
 }
 
@@ -104,6 +105,12 @@ impl HttpService {
         };
         if let Some(id) = exchange.request.headers().get(request_id::HEADER) {
             answer.headers_mut().insert(request_id::HEADER, id.clone());
+        } else if !answer.status().is_success() {
+            // By which the caller can ask about this in the log.
+            let id = exchange.request_id.clone().unwrap_or_else(|| exchange.identify(""));
+            if let Ok(id) = id.as_str().parse() {
+                answer.headers_mut().insert(request_id::HEADER, id);
+            }
         }
         if AccessLog::wanted() {
             self.log(&method, matched.as_ref().ok(), exchange, bytes_in, &answer);
@@ -145,7 +152,8 @@ impl HttpService {
             Question::Live => Ok(answer::empty()),
             Question::Ready => Ok(answer::status(ready_status(app.is_ready()))),
             Question::ModelReady => {
-                app.model_ready(model, version).map(|ready| answer::status(ready_status(ready)))
+                let not_ready = || answer::refusal(StatusCode::BAD_REQUEST, "Model version not ready");
+                app.model_ready(model, version).map(|ready| if ready { answer::empty() } else { not_ready() })
             }
             Question::ServerMetadata => {
                 Ok(answer::message("inference.ServerMetadataResponse", &app.server_metadata()))
@@ -247,6 +255,7 @@ fn logging(app: &App) -> Value {
 }
 
 fn parameters(settings: &Value) -> Result<Parameters, InferError> {
+    Parameters::check_count(settings.as_object().map_or(0, serde_json::Map::len))?;
     let mut parameters = Parameters::default();
     for (name, value) in settings.as_object().into_iter().flatten() {
         let parameter = match value {

@@ -7,7 +7,7 @@ use proto::v2::{
     model_optimization_policy::PinnedMemoryBuffer, model_version_policy,
 };
 
-/// Instances of a model on the CPU when its configuration names none, as Triton's ONNX Runtime backend
+/// Instances of a group on the CPU when its configuration gives no count, as Triton's ONNX Runtime backend
 /// asks for.
 const DEFAULT_CPU_INSTANCES: i32 = 2;
 
@@ -91,8 +91,7 @@ fn scheduling(config: &ModelConfig) -> Result<(), String> {
 
 fn instance_groups(config: &mut ModelConfig, cores: usize) -> Result<Placement, String> {
     if config.instance_group.is_empty() {
-        let group = ModelInstanceGroup { count: DEFAULT_CPU_INSTANCES, ..Default::default() };
-        config.instance_group.push(group);
+        config.instance_group.push(ModelInstanceGroup::default());
     }
     let mut instances = 0_usize;
     for (index, group) in config.instance_group.iter_mut().enumerate() {
@@ -106,7 +105,7 @@ fn instance_groups(config: &mut ModelConfig, cores: usize) -> Result<Placement, 
             ));
         }
         group.set_kind(Kind::Cpu);
-        let count = if group.count == 0 { 1 } else { group.count };
+        let count = if group.count == 0 { DEFAULT_CPU_INSTANCES } else { group.count };
         group.count = count;
         let count = usize::try_from(count).ok().filter(|count| *count <= MAX_INSTANCES).ok_or_else(|| {
             format!(
@@ -156,8 +155,8 @@ mod tests {
     fn cores_are_divided_among_the_instances_that_take_requests() {
         let groups =
             "instance_group { count: 3 } instance_group { count: 2 passive: true } instance_group { }";
-        assert_eq!(run(groups, 2).unwrap().1, Placement { instances: 4, threads_per_instance: 1 });
-        assert_eq!(run(groups, 9).unwrap().1, Placement { instances: 4, threads_per_instance: 2 });
+        assert_eq!(run(groups, 2).unwrap().1, Placement { instances: 5, threads_per_instance: 1 });
+        assert_eq!(run(groups, 10).unwrap().1, Placement { instances: 5, threads_per_instance: 2 });
     }
 
     #[track_caller]

@@ -148,9 +148,10 @@ fn read_config(
 }
 
 fn read_text(path: &Path, what: String) -> Result<String, LoadError> {
-    let size = fs::metadata(path).map(|metadata| metadata.len());
-    match size {
-        Ok(size) if size > MAX_TEXT_FILE => Err(LoadError::Unreadable {
+    let metadata = fs::metadata(path);
+    match metadata.map(|metadata| (metadata.is_file(), metadata.len())) {
+        Ok((false, _)) => Err(LoadError::Unreadable { what, reason: "it is not a file".to_owned() }),
+        Ok((true, size)) if size > MAX_TEXT_FILE => Err(LoadError::Unreadable {
             what,
             reason: format!("it has {size} bytes, and a text file here has at most {MAX_TEXT_FILE}"),
         }),
