@@ -178,7 +178,7 @@ async fn messages_that_are_none_are_refused() {
     assert_eq!(echoed(answer.get_ref()).to_bits(), 2.5_f32.to_bits());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_message_may_not_be_larger_than_a_body_nor_become_so() {
     let server = Setup::over(&samples()).option("--http-max-input-size=1000000").start();
     let before = server.resident();

@@ -19,6 +19,25 @@ pub(crate) fn work() -> Vec<u8> {
     [number(1, 8), bytes(8, &opset), bytes(7, &graph.concat())].concat()
 }
 
+/// A model that takes long to load: ONNX Runtime computes what does not depend on its input when it opens it,
+/// here the product of two squares of `size`. Then `y` (FP32 `[1,1]`) is `x` and a number.
+pub(crate) fn slow_to_load(size: u64) -> Vec<u8> {
+    let sizes = [number(1, 2), number(2, INT64), bytes(7, &varint(size).repeat(2)), text(8, "size")];
+    let graph = [
+        node("ConstantOfShape", &["size"], "zeros"),
+        node("Cos", &["zeros"], "square"),
+        node("MatMul", &["square", "square"], "product"),
+        node("ReduceSum", &["product"], "total"),
+        node("Add", &["x", "total"], "y"),
+        text(2, "slow_to_load"),
+        bytes(5, &sizes.concat()),
+        bytes(11, &tensor("x", FLOAT, &[1, 1])),
+        bytes(12, &tensor("y", FLOAT, &[1, 1])),
+    ];
+    let opset = number(2, 13);
+    [number(1, 8), bytes(8, &opset), bytes(7, &graph.concat())].concat()
+}
+
 fn node(operator: &str, inputs: &[&str], output: &str) -> Vec<u8> {
     let inputs = inputs.iter().flat_map(|input| text(1, input));
     bytes(1, &inputs.chain(text(2, output)).chain(text(4, operator)).collect::<Vec<_>>())

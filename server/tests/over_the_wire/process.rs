@@ -1,8 +1,8 @@
 //! The life of the process: it answers before its models are loaded, and stops only after it has answered.
 
-use std::process::Command;
 use std::thread;
 
+use crate::onnx_file;
 use crate::raw_http::{Answer, Connection, post};
 use crate::real_server::{SMALL_REQUEST, Server, Setup, wait_until};
 use crate::repository_files::{Repository, samples, work};
@@ -40,11 +40,8 @@ fn is_the_cube(answer: &Answer, size: f32) {
 
 #[test]
 fn the_server_is_live_before_its_models_are_loaded_and_ready_after() {
-    let repository = Repository::of(&["identity", "simple"]);
-    // The configuration is a pipe: whoever reads it waits until the test writes it.
-    let pipe = repository.path().join("simple/config.pbtxt");
-    std::fs::remove_file(&pipe).unwrap();
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let repository = Repository::of(&["identity"]);
+    repository.write("slow/1/model.onnx", onnx_file::slow_to_load(3500));
     let mut server = Setup::over(repository.path()).listen();
     assert_eq!(server.get("/v2/health/live").status, 200);
     assert_eq!(server.get("/v2/health/ready").status, 400);
@@ -53,24 +50,27 @@ fn the_server_is_live_before_its_models_are_loaded_and_ready_after() {
     assert_eq!(server.get("/v2/health/ready").status, 400);
     let index = server.post("/v2/repository/index", "").json();
     assert_eq!(index[1]["state"], "LOADING", "{index}");
-    assert_eq!(server.get("/v2/models/simple/ready").status, 400);
-    server.post("/v2/models/simple/infer", r#"{"inputs":[]}"#).refuses(404, &["simple"]);
-
-    let config = samples().join("simple/config.pbtxt");
-    let writer = thread::spawn(move || std::fs::copy(config, pipe));
+    assert_eq!(server.get("/v2/models/slow/ready").status, 400);
+    server.post("/v2/models/slow/infer", r#"{"inputs":[]}"#).refuses(404, &["slow"]);
     server.wait_for_line("the first load is over");
-    writer.join().unwrap().unwrap();
     assert_eq!(server.get("/v2/health/ready").status, 200);
-    assert_eq!(server.get("/v2/models/simple/ready").status, 200);
+    assert_eq!(server.get("/v2/models/slow/ready").status, 200);
 }
 
 #[test]
 fn a_server_that_is_stopped_while_it_loads_stops() {
-    let repository = Repository::of(&["identity"]).with_work();
-    let server = Setup::over(repository.path()).listen();
+    let repository = Repository::of(&["identity"]);
+    repository.write("slow/1/model.onnx", onnx_file::slow_to_load(6000));
+    let mut server = Setup::over(repository.path()).may_complain().option("--exit-timeout-secs=1").listen();
+    server.wait_for_line("ready model=identity");
     server.terminate();
     let ended = server.wait_for_the_end();
     assert_eq!(ended.code, Some(0), "{}", ended.log);
+    assert!(
+        !ended.log.contains("the first load is over"),
+        "the stop did not wait for the load: {}",
+        ended.log
+    );
 }
 
 #[test]
