@@ -7,6 +7,7 @@ use tracing::error;
 use traffic::Route;
 
 use crate::app::App;
+use crate::logging::request_span;
 
 impl App {
     /// Routes `request`, which arrived at `arrived`, to a version, and waits for its answer. Knows no
@@ -25,7 +26,7 @@ impl App {
         if let Err(failure) = &result
             && failure.code() == Code::Internal
         {
-            error!(request_id, %model, error = %failure, "inference failed");
+            request_span(request_id).in_scope(|| error!(%model, error = %failure, "inference failed"));
         }
         result
     }

@@ -18,6 +18,7 @@ pub mod infer;
 pub mod logging;
 pub mod readiness;
 pub mod request_id;
+pub mod request_rules;
 pub mod serve;
 pub mod server;
 pub mod tensor_bytes;

@@ -101,7 +101,15 @@ fn serve(flags: Flags) -> ExitCode {
         }
         Err(error) => Err(anyhow::anyhow!("cannot start the runtime: {error}")),
     };
+    let dropped = logging.dropped_lines();
     drop(logging);
+    if dropped > 0 {
+        // Without stderr there is nobody to tell.
+        let _ = writeln!(
+            std::io::stderr(),
+            "volley: {dropped} log lines were dropped: their reader was too slow"
+        );
+    }
     finish(served)
 }
 

@@ -12,8 +12,8 @@ use proto::v2::{InferParameter, ModelInferRequest, ModelInferResponse};
 
 use super::contents;
 use crate::app::App;
-use crate::http::codec::{parameters, refuse_duplicates};
 use crate::request_id::RequestId;
+use crate::request_rules::{check_parameter, refuse_duplicates};
 use crate::tensor_bytes::packed_tensor;
 
 /// Answers one message.
@@ -130,7 +130,7 @@ fn request_parameters(message: HashMap<String, InferParameter>) -> Result<Parame
             ParameterChoice::DoubleParam(value) => Parameter::Double(value),
             ParameterChoice::StringParam(value) => Parameter::String(value),
         };
-        parameters::check(&name, &value)?;
+        check_parameter(&name, &value)?;
         parameters.insert(name, value);
     }
     Ok(parameters)

@@ -9,6 +9,7 @@ use super::input::{BinaryData, read_input};
 use super::output::{OutputSpec, read_output};
 use super::parameters;
 use super::reader::Reader;
+use crate::request_rules::refuse_duplicates;
 
 /// What a body asks for.
 #[derive(Clone, Debug)]
@@ -111,18 +112,4 @@ fn read_outputs(reader: &mut Reader) -> Result<SmallVec<[OutputSpec; 2]>, InferE
         outputs.push(read_output(reader, outputs.len())?);
     }
     Ok(outputs)
-}
-
-/// By sorting, for a client may send any number of names.
-/// Names what occurs twice among the tensors of a request.
-pub(crate) fn refuse_duplicates<'a>(
-    what: &str,
-    names: impl Iterator<Item = &'a str>,
-) -> Result<(), InferError> {
-    let mut names: SmallVec<[&str; 8]> = names.collect();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(InferError::invalid(format!("{what} '{}' occurs twice in the request", pair[0]))),
-        None => Ok(()),
-    }
 }

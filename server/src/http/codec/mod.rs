@@ -15,7 +15,7 @@ mod decode;
 mod encode;
 mod input;
 mod output;
-pub mod parameters;
+mod parameters;
 mod read_data;
 mod reader;
 mod short_float;
@@ -24,7 +24,6 @@ mod write_data;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use decode::refuse_duplicates;
 pub use decode::{InferBody, Limits, decode};
 pub use encode::{Encoded, encode};
 pub use output::OutputSpec;

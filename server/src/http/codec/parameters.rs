@@ -1,57 +1,11 @@
-//! The parameters of a request, and which values the reserved ones take.
+//! The parameters of a request.
 
 use std::borrow::Cow;
 
 use model::{InferError, Parameter, Parameters};
 
 use super::reader::Reader;
-
-/// More than any client has use for; keeps the search for a name that occurs twice short.
-const MAX_PARAMETERS: usize = 256;
-
-/// The one parameter with the reserved prefix that a client may set.
-const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
-
-/// Checks what the protocol says of the parameter `name` of a request.
-///
-/// # Errors
-/// When the name is reserved, or has a meaning and `value` is not of its type.
-pub fn check(name: &str, value: &Parameter) -> Result<(), InferError> {
-    let (fits, takes) = match name {
-        "sequence_id" => {
-            (is_unsigned(value) || matches!(value, Parameter::String(_)), "an unsigned integer or a string")
-        }
-        "priority" | "timeout" => (is_unsigned(value), "an unsigned integer"),
-        "sequence_start" | "sequence_end" | "binary_data_output" | EMPTY_FINAL_RESPONSE => {
-            (matches!(value, Parameter::Bool(_)), "true or false")
-        }
-        _ if name.starts_with("triton_") => {
-            return Err(InferError::invalid(format!(
-                "parameter '{name}' is reserved: names that begin with 'triton_' are the server's own; choose \
-                 another"
-            )));
-        }
-        _ => return Ok(()),
-    };
-    if fits {
-        return Ok(());
-    }
-    Err(InferError::invalid(format!("parameter '{name}' is {}, but takes {takes}", shown(value))))
-}
-
-fn is_unsigned(value: &Parameter) -> bool {
-    matches!(value, Parameter::Int(0..) | Parameter::Uint(_))
-}
-
-fn shown(value: &Parameter) -> String {
-    match value {
-        Parameter::Bool(value) => value.to_string(),
-        Parameter::Int(value) => value.to_string(),
-        Parameter::Uint(value) => value.to_string(),
-        Parameter::Double(value) => value.to_string(),
-        Parameter::String(value) => format!("{:?}", value.chars().take(40).collect::<String>()),
-    }
-}
+use crate::request_rules::check_parameter;
 
 /// Reads the object that is next as the parameters of a request.
 pub(super) fn read(reader: &mut Reader) -> Result<Parameters, InferError> {
@@ -61,13 +15,9 @@ pub(super) fn read(reader: &mut Reader) -> Result<Parameters, InferError> {
         if parameters.get(&name).is_some() {
             return Err(InferError::invalid(format!("parameter '{name}' occurs twice")));
         }
-        if parameters.len() == MAX_PARAMETERS {
-            return Err(InferError::invalid(format!(
-                "the request has more than {MAX_PARAMETERS} parameters"
-            )));
-        }
+        Parameters::check_count(parameters.len() + 1)?;
         let value = read_value(reader, &name)?;
-        check(&name, &value)?;
+        check_parameter(&name, &value)?;
         parameters.insert(name, value);
     }
     Ok(parameters)
