@@ -33,10 +33,7 @@ impl Parameters {
         if count <= Parameters::MAX {
             return Ok(());
         }
-        Err(InferError::invalid(format!(
-            "{count} parameters are given, but at most {} may be",
-            Parameters::MAX
-        )))
+        Err(InferError::invalid(format!("the request has more than {} parameters", Parameters::MAX)))
     }
 
     /// The value of `name`, if it was given.
