@@ -6,16 +6,19 @@
 //! [`admin`] exports metrics, [`drain`] stops it all in order.
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
+mod delivery;
 pub mod describe;
 pub mod drain;
 pub mod grpc;
 pub mod http;
 pub mod infer;
 pub mod logging;
+mod open_files;
 pub mod readiness;
 pub mod request_id;
 pub mod request_rules;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use inference::backend::Backend;
+use inference::{Abandoned, ServedVersion};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -18,6 +19,7 @@ use crate::drain::Drain;
 use crate::grpc::{self, GrpcService};
 use crate::http::{self, HttpService};
 use crate::logging::LogSettings;
+use crate::open_files;
 use crate::serve::{Connections, FOREVER, listen, serve};
 
 /// Listens, loads the models, and serves until SIGTERM or SIGINT; then drains.
@@ -30,6 +32,7 @@ pub async fn run(
     backend: impl Backend,
     acts_on_parameter: fn(&str) -> bool,
 ) -> anyhow::Result<()> {
+    open_files::make_room(config.connections.max_connections.get() as u64);
     let app = Arc::new(App::new(&config, log, acts_on_parameter));
     let drain = Drain::default();
     let mut stop = Box::pin(stop_requested()); // before anyone can know that the server is there
@@ -125,26 +128,45 @@ async fn finish(app: &Arc<App>, drain: &Drain, config: &DrainConfig) {
         info!(delay = ?config.delay, "not ready any more, still answering");
         tokio::time::sleep(config.delay).await;
     }
-    let in_flight =
-        || app.repository.all_ready().iter().map(|served| served.statistics().in_flight()).sum::<u64>();
-    let requests = in_flight();
+    let before = answered(app);
     drain.stop();
-    info!(requests, "finishing what is in work");
+    info!(requests = in_flight(app), "finishing what is in work");
     if tokio::time::timeout(config.timeout, drain.finished()).await.is_ok() {
-        info!(finished = requests, unfinished = 0, "stopped: every request was answered");
+        info!(finished = answered(app) - before, unfinished = 0, "stopped: every request was answered");
     } else {
-        abandon(app, requests, in_flight, drain).await;
+        abandon(app, before, drain).await;
     }
     stop_instances(app).await;
 }
 
-/// Answers what still waits with a refusal, and says what was not finished.
-async fn abandon(app: &App, requests: u64, in_flight: impl Fn() -> u64, drain: &Drain) {
-    let (unfinished, connections) = (in_flight(), drain.unfinished());
-    let waiting: usize = app.repository.all_ready().iter().map(|served| served.abandon()).sum();
-    let finished = requests.saturating_sub(unfinished);
-    warn!(finished, unfinished, waiting, connections, "stopped at the time limit (--exit-timeout-secs)");
-    // One moment for the refusals to leave; the connections of what still runs do not end.
+/// Inference requests that were taken up and have no answer yet.
+fn in_flight(app: &App) -> u64 {
+    app.repository.all_ready().iter().map(|served| served.statistics().in_flight()).sum()
+}
+
+/// Inference requests answered so far, well or badly.
+fn answered(app: &App) -> u64 {
+    let answered = |served: &Arc<ServedVersion>| served.statistics().answered();
+    app.repository.all_ready().iter().map(answered).sum()
+}
+
+/// Refuses what still waits and what still runs, and says what was not finished. `before` were answered when
+/// the stop began.
+async fn abandon(app: &App, before: u64, drain: &Drain) {
+    let (finished, connections) = (answered(app) - before, drain.unfinished());
+    let abandoned: Vec<Abandoned> =
+        app.repository.all_ready().iter().map(|served| served.abandon()).collect();
+    let waiting: usize = abandoned.iter().map(|abandoned| abandoned.waiting).sum();
+    let running: usize = abandoned.iter().map(|abandoned| abandoned.running).sum();
+    warn!(
+        finished,
+        unfinished = waiting + running,
+        waiting,
+        running,
+        connections,
+        "stopped at the time limit (--exit-timeout-secs)"
+    );
+    // One moment for the refusals to leave.
     let _ = tokio::time::timeout(Duration::from_secs(1), drain.finished()).await;
 }
 

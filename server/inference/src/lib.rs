@@ -21,4 +21,4 @@ mod request_check;
 pub mod statistics;
 mod version;
 
-pub use version::{ServedVersion, TensorMetadata};
+pub use version::{Abandoned, ServedVersion, TensorMetadata};

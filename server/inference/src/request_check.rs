@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use model::{DataType, Dims, InferError, InferRequest, ModelName, RequestedOutput, Tensor};
+use model::{DataType, Dims, InferError, InferRequest, ModelName, RequestedOutput, Tensor, element_count};
 use proto::ModelConfig;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
@@ -111,6 +111,26 @@ impl RequestCheck {
                 let id = if request.id.is_empty() { "<id_unknown>" } else { request.id.as_str() };
                 InferError::invalid(format!("[request id: {id:.128}] {reason}"))
             })
+    }
+
+    /// Whether what the model made of the output at `index` of the signature is what the configuration
+    /// promises.
+    ///
+    /// # Errors
+    /// When a declared reshape has other elements.
+    pub(crate) fn output_fits(&self, index: usize, raw: &InstanceOutput) -> Result<(), String> {
+        let spec = self.outputs.iter().find(|spec| spec.index == index && spec.reshape.is_some());
+        let Some(spec) = spec else { return Ok(()) };
+        let promised = spec.shape(&raw.shape, self.max_batch_size > 0);
+        let count = |shape: &Dims| element_count(shape).ok();
+        if count(&promised) == count(&raw.shape) {
+            return Ok(());
+        }
+        Err(format!(
+            "output '{}' came in shape {}, whose elements the configured shape {promised} cannot hold; correct \
+             its dims or reshape in config.pbtxt",
+            spec.name, raw.shape
+        ))
     }
 
     pub(crate) fn input_metadata(&self) -> Vec<TensorMetadata> {
@@ -263,11 +283,16 @@ impl InputSpec {
 impl OutputSpec {
     /// `raw` as the output the configuration promises.
     pub(crate) fn tensor(&self, raw: InstanceOutput, batched: bool) -> Tensor {
-        let shape = match &self.reshape {
-            Some(reshape) => reshaped(&raw.shape, reshape, &self.dims, batched),
-            None => raw.shape,
-        };
+        let shape = self.shape(&raw.shape, batched);
         Tensor { name: self.name.clone(), datatype: self.datatype, shape, data: raw.data }
+    }
+
+    /// What the configuration calls the shape that the model gave.
+    fn shape(&self, raw: &Dims, batched: bool) -> Dims {
+        match &self.reshape {
+            Some(reshape) => reshaped(raw, reshape, &self.dims, batched),
+            None => raw.clone(),
+        }
     }
 }
 
@@ -434,5 +459,18 @@ mod tests {
             dims(&[5, 7, 1, 2])
         );
         assert_eq!(reshaped(&dims(&[2, 7]), &dims(&[2, -1]), &dims(&[-1, 2]), false), dims(&[7, 2]));
+    }
+
+    #[test]
+    fn an_output_that_a_reshape_cannot_hold_is_told() {
+        let signature = signature(&[("x", DataType::Fp32, &[-1, 2])], &[("y", DataType::Fp32, &[-1, -1])]);
+        let text = r#"max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: 2 }
+            output { name: "y" data_type: TYPE_FP32 dims: [2, 3] reshape { shape: 6 } }"#;
+        let config = proto::config_text::parse(text, "config.pbtxt").unwrap();
+        let check = RequestCheck::new(&ModelName::parse("m").unwrap(), &config, &signature, BTreeMap::new());
+        let raw = |shape: &[i64]| InstanceOutput { shape: Dims::new(shape), data: Bytes::new() };
+        assert_eq!(check.output_fits(0, &raw(&[4, 6])), Ok(()));
+        let reason = check.output_fits(0, &raw(&[4, 5])).unwrap_err();
+        assert!(reason.contains("output 'y' came in shape [4,5]") && reason.contains("[4,2,3]"), "{reason}");
     }
 }

@@ -4,6 +4,7 @@
 //! - no handler knows another protocol, and nothing outside this module knows this one;
 //! - tensor bytes are the message's own, in and out: never copies, but for typed contents.
 
+mod call;
 mod contents;
 mod health;
 mod infer;

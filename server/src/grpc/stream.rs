@@ -2,17 +2,15 @@
 
 use std::future::ready;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_util::{Stream, StreamExt};
 use model::Parameter;
 use proto::v2::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use tonic::Status;
 
+use super::call::{Call, Caller};
 use super::infer::{infer, parameter};
-use super::status::status;
 use crate::app::App;
-use crate::request_id::RequestId;
 
 /// Requests of one stream that are in work at the same time; the client's flow control holds the others.
 const IN_FLIGHT: usize = 32;
@@ -22,19 +20,20 @@ const IN_FLIGHT: usize = 32;
 pub(super) fn answers(
     app: Arc<App>,
     requests: impl Stream<Item = Result<ModelInferRequest, Status>>,
-    header_id: Option<String>,
+    caller: Caller,
     fail: bool,
 ) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> {
     let answers = requests.map(move |message| {
-        let (app, header_id) = (Arc::clone(&app), header_id.clone());
+        let (app, caller) = (Arc::clone(&app), caller.clone());
         async move {
             let message = message?;
             let id = message.id.clone();
-            let request_id = RequestId::choose(&id, header_id.as_deref());
-            let result = infer(&app, message, &request_id, Instant::now()).await;
+            let call = Call::streamed(&message, &caller);
+            let result = infer(&app, message, &call.request_id, call.arrived).await;
+            call.log_inference(&result);
             result
                 .map(answer)
-                .or_else(|error| if fail { Err(status(&error)) } else { Ok(failure(id, error.text())) })
+                .or_else(|error| if fail { Err(call.status(&error)) } else { Ok(failure(id, error.text())) })
         }
     });
     // Nothing follows an error of the stream itself.

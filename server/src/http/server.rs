@@ -19,11 +19,11 @@ use super::answer::{self, Answer};
 use super::body::{self, BodyLimits};
 use super::infer::infer;
 use super::routes::{self, Matched, NoRoute, Question};
+use crate::activity::Activity;
 use crate::app::App;
 use crate::describe::refuse_repository_name;
 use crate::logging::AccessLog;
 use crate::request_id::{self, RequestId};
-use crate::serve::Activity;
 
 /// hyper's settings for HTTP/1.1 and HTTP/2 without TLS.
 pub fn builder() -> Builder<TokioExecutor> {
@@ -99,9 +99,7 @@ impl HttpService {
                 result.unwrap_or_else(|error| answer::error(&error))
             }
             Err(NoRoute::NotFound) => answer::refusal(StatusCode::NOT_FOUND, "Not Found"),
-            Err(NoRoute::MethodNotAllowed) => {
-                answer::refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
-            }
+            Err(NoRoute::MethodNotAllowed { allow }) => answer::method_not_allowed(allow),
         };
         if let Some(id) = exchange.request.headers().get(request_id::HEADER) {
             answer.headers_mut().insert(request_id::HEADER, id.clone());

@@ -7,11 +7,13 @@ mod raw_http;
 mod real_server;
 mod repository_files;
 
+mod access_log;
 mod agreement;
 mod bad_input;
 mod cli;
 mod framing;
 mod grpc;
+mod http2;
 mod process;
 mod repository;
 mod slow_clients;
