@@ -12,6 +12,7 @@ mod agreement;
 mod bad_input;
 mod cli;
 mod framing;
+mod golden;
 mod grpc;
 mod http2;
 mod process;
