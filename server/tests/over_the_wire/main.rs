@@ -14,6 +14,7 @@ mod cli;
 mod framing;
 mod golden;
 mod grpc;
+mod grpc_bounds;
 mod http2;
 mod process;
 mod repository;
