@@ -9,6 +9,7 @@
 pub mod activity;
 pub mod admin;
 pub mod app;
+pub mod blocking;
 pub mod cli;
 pub mod config;
 mod delivery;
@@ -24,4 +25,5 @@ pub mod request_id;
 pub mod request_rules;
 pub mod serve;
 pub mod server;
+pub mod size_limit;
 pub mod tensor_bytes;

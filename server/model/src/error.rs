@@ -100,10 +100,10 @@ pub enum InferError {
         /// The option that sets it.
         option: &'static str,
     },
-    /// The client stopped sending before its request was whole.
-    #[error("no part of the request body came for {waited:?}; {received} bytes were received")]
+    /// The client stopped sending before its request was whole, or sent too slowly.
+    #[error("the request was not whole in time: {received} bytes came, and each 64 KiB may take {waited:?}")]
     BodyTimeout {
-        /// How long the server waited for the next part.
+        /// How long the server waits for the whole, or for 64 KiB more.
         waited: Duration,
         /// What had come until then.
         received: usize,
@@ -166,6 +166,12 @@ pub enum InferError {
         /// The backend's words.
         reason: String,
     },
+    /// The server failed at its own part of the work.
+    #[error("the server failed while {what}; see its log")]
+    ServerFault {
+        /// What it was doing.
+        what: &'static str,
+    },
     /// The thread that ran the request is gone.
     #[error(
         "the instance of model '{model}' version {version} that ran this request failed; see the server's log"
@@ -218,7 +224,9 @@ impl InferError {
             }
             InferError::Unsupported { .. } => Code::Unsupported,
             InferError::Cancelled => Code::Cancelled,
-            InferError::Execution { .. } | InferError::InstanceFailed { .. } => Code::Internal,
+            InferError::Execution { .. }
+            | InferError::InstanceFailed { .. }
+            | InferError::ServerFault { .. } => Code::Internal,
         }
     }
 }

@@ -9,9 +9,11 @@ use proto::v2::{ModelInferRequest, ModelInferResponse};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
-use super::status::{grpc_code, status};
+use super::status::{grpc_code, status, too_large_once_decompressed};
+use crate::app::App;
 use crate::logging::AccessLog;
 use crate::request_id::{self, RequestId};
+use crate::size_limit::SizeLimit;
 
 /// A call, or one message of a stream, while it is answered.
 pub(super) struct Call {
@@ -39,6 +41,15 @@ pub(super) struct Caller {
 impl Caller {
     pub(super) fn of<T>(request: &Request<T>) -> Caller {
         Caller { peer: peer(request), request_id: header_id(request.metadata()).map(str::to_owned) }
+    }
+
+    /// `status`, by which the stream ends, as the caller sees it.
+    pub(super) fn refused(&self, status: Status, app: &App) -> Status {
+        let size = SizeLimit::of_inference(app.max_input_size);
+        let error = too_large_once_decompressed(&status, size);
+        let mut status = error.map_or(status, |error| super::status::status(&error));
+        name(&mut status, &RequestId::choose("", self.request_id.as_deref()));
+        status
     }
 }
 
@@ -92,9 +103,7 @@ impl Call {
     /// `error` as the caller sees it, with the id by which it can ask about this in the log.
     pub(super) fn status(&self, error: &InferError) -> Status {
         let mut status = status(error);
-        if let Ok(id) = self.request_id.as_str().parse() {
-            status.metadata_mut().insert(request_id::HEADER, id);
-        }
+        name(&mut status, &self.request_id);
         status
     }
 
@@ -115,6 +124,13 @@ impl Call {
             peer: *peer,
         }
         .write();
+    }
+}
+
+/// Tells the id by which the log speaks of the request.
+fn name(status: &mut Status, request_id: &RequestId) {
+    if let Ok(id) = request_id.as_str().parse() {
+        status.metadata_mut().insert(request_id::HEADER, id);
     }
 }
 

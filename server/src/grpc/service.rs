@@ -13,11 +13,12 @@ use proto::v2::*;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::call::{Call, Caller};
-use super::infer::{infer, version};
+use super::infer::infer;
 use super::stream;
 use crate::app::App;
 use crate::describe::{MODEL_CONTROL, SHARED_MEMORY, TRACE, refuse_repository_name};
 use crate::drain::Drain;
+use crate::request_rules::parse_version;
 
 /// Answers from the app.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl GrpcInferenceService for Service {
         let call = Call::about("ModelReady", &request, &request.get_ref().name);
         let request = request.into_inner();
         let ready =
-            version(&request.version).and_then(|version| self.app.model_ready(&request.name, version));
+            parse_version(&request.version).and_then(|version| self.app.model_ready(&request.name, version));
         call.answer(ready.map(|ready| ModelReadyResponse { ready }))
     }
 
@@ -63,7 +64,8 @@ impl GrpcInferenceService for Service {
         let call = Call::about("ModelMetadata", &request, &request.get_ref().name);
         let request = request.into_inner();
         call.answer(
-            version(&request.version).and_then(|version| self.app.model_metadata(&request.name, version)),
+            parse_version(&request.version)
+                .and_then(|version| self.app.model_metadata(&request.name, version)),
         )
     }
 
@@ -71,7 +73,7 @@ impl GrpcInferenceService for Service {
         let call = Call::about("ModelConfig", &request, &request.get_ref().name);
         let request = request.into_inner();
         call.answer(
-            version(&request.version).and_then(|version| self.app.model_config(&request.name, version)),
+            parse_version(&request.version).and_then(|version| self.app.model_config(&request.name, version)),
         )
     }
 
@@ -81,7 +83,9 @@ impl GrpcInferenceService for Service {
     ) -> Answered<ModelStatisticsResponse> {
         let call = Call::about("ModelStatistics", &request, &request.get_ref().name);
         let request = request.into_inner();
-        call.answer(version(&request.version).and_then(|version| self.app.statistics(&request.name, version)))
+        call.answer(
+            parse_version(&request.version).and_then(|version| self.app.statistics(&request.name, version)),
+        )
     }
 
     async fn repository_index(

@@ -18,7 +18,7 @@ use super::status::http_status;
 pub(crate) type Answer = Response<Chunks>;
 
 /// A body in pieces that are sent as they are.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Chunks {
     chunks: SmallVec<[Bytes; 3]>,
     next: usize,

@@ -1,6 +1,7 @@
 //! The life of the process: it answers before its models are loaded, and stops only after it has answered.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::onnx_file;
 use crate::raw_http::{Answer, Connection, post};
@@ -104,6 +105,27 @@ fn during_the_drain_delay_the_server_is_not_ready_but_answers() {
     assert_eq!(server.get("/v2/health/live").status, 200);
     server.still_serves();
     assert_eq!(kept.post("/v2/models/identity/infer", "", SMALL_REQUEST).status, 200);
+    let ended = server.wait_for_the_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+}
+
+#[test]
+fn clients_that_keep_their_connections_leave_during_the_drain_delay_without_an_error() {
+    let server = Setup::over(&samples()).option("--drain-delay=2").start();
+    let mut kept = server.connect();
+    assert_eq!(kept.post("/v2/models/identity/infer", "", SMALL_REQUEST).header("connection"), None);
+    server.terminate();
+    wait_until("it is no longer ready", || server.get("/v2/health/ready").status == 400);
+    // As a client with a pool does: a connection is used until the server says that it ends.
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(1500) {
+        let answer = kept.post("/v2/models/identity/infer", "", SMALL_REQUEST);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert_eq!(kept.rest(), b"");
+        kept = server.connect();
+    }
+    drop(kept);
     let ended = server.wait_for_the_end();
     assert_eq!(ended.code, Some(0), "{}", ended.log);
 }
