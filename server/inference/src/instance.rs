@@ -1,8 +1,8 @@
 //! A thread that owns one instance: takes a request, runs it, records it, answers it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) running: Box<[Mutex<Option<Unanswered>>]>,
     /// Threads that take requests.
     pub(crate) instances: AtomicUsize,
+    /// Why the last of them has ended, when it did so before its time.
+    pub(crate) failure: OnceLock<String>,
     pub(crate) statistics: Statistics,
 }
 
@@ -89,22 +91,29 @@ fn serve(shared: &Shared, index: usize, mut instance: Box<dyn Instance>) {
             shared.statistics.record_failure(Failure::Backend, request.arrived.elapsed());
         }
         error!(model = %shared.name, version = %shared.version, "an instance panicked; making a new one");
-        match shared.model.instance() {
-            Ok(fresh) => instance = fresh,
-            Err(error) => {
-                error!(model = %shared.name, version = %shared.version, %error, "no new instance");
-                return retire(shared);
-            }
+        match catch_unwind(AssertUnwindSafe(|| shared.model.instance())) {
+            Ok(Ok(fresh)) => instance = fresh,
+            Ok(Err(error)) => return retire(shared, &error.to_string()),
+            Err(_) => return retire(shared, "the backend panicked"),
         }
     }
 }
 
-/// Ends an instance that cannot go on. When it was the last, nobody would answer what waits, so it is let go.
-fn retire(shared: &Shared) {
-    if shared.instances.fetch_sub(1, Ordering::AcqRel) == 1 {
-        for job in shared.queue.close_and_take() {
-            shared.statistics.record_failure(Failure::Backend, job.request.arrived.elapsed());
-        }
+/// Ends an instance that cannot go on, because of `reason`. When it was the last, nobody would answer what
+/// waits, so it is refused, and the version is not ready any more.
+fn retire(shared: &Shared, reason: &str) {
+    let (model, version) = (&shared.name, shared.version);
+    error!(%model, %version, error = reason, "no new instance");
+    if shared.instances.fetch_sub(1, Ordering::AcqRel) != 1 {
+        return;
+    }
+    // Set before the queue is closed: who finds it closed reads here why.
+    let _ = shared.failure.set(format!("its instances panicked, and no new one could be made: {reason}"));
+    error!(%model, %version, "no instance is left; the version is unavailable until the server starts again");
+    for Job { request, .. } in shared.queue.close_and_take() {
+        shared.statistics.record_failure(Failure::Backend, request.arrived.elapsed());
+        // A client that has left needs no answer.
+        let _ = request.reply.send(Err(InferError::VersionFailed { model: model.clone(), version }));
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -71,6 +71,7 @@ impl ServedVersion {
             queue,
             running: (0..instances).map(|_| Mutex::default()).collect(),
             instances: AtomicUsize::new(instances),
+            failure: OnceLock::new(),
             statistics: Statistics::default(),
         });
         let served = ServedVersion {
@@ -114,6 +115,11 @@ impl ServedVersion {
     /// How long it took to load.
     pub fn loaded_in(&self) -> Duration {
         self.loaded_in
+    }
+
+    /// Why it answers no more, although nobody has stopped it: no instance is left.
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.failure.get().map(String::as_str)
     }
 
     /// The inputs it takes.
@@ -203,6 +209,9 @@ impl ServedVersion {
         match refused {
             Refused::Full => {
                 InferError::QueueFull { model: self.name().clone(), capacity: self.shared.queue.capacity() }
+            }
+            Refused::Closed if self.failure().is_some() => {
+                InferError::VersionFailed { model: self.name().clone(), version: self.version() }
             }
             Refused::Closed => InferError::ShuttingDown,
         }

@@ -32,9 +32,10 @@ pub fn run(
         exit_on_error: false,
     };
     let repository = Repository::new(settings(&config, acts_on_parameter));
-    let errors = repository.load_all(backend);
+    repository.load_all(backend);
+    let errors = repository.scan_errors();
     let mut problems = errors.len();
-    for error in errors {
+    for error in errors.iter() {
         writeln!(out, "error  {error}")?;
     }
     let index = repository.index();

@@ -51,7 +51,7 @@ settings! {
         MAX_QUEUE_SIZE: NonZeroUsize = Setting::new("max-queue-size", &COUNT, Value("10000"),
             "Requests that may wait for a model whose configuration sets no bound");
         STRICT_READINESS: bool = Setting::new("strict-readiness", &SWITCH, Value("true"),
-            "Ready only when every model is");
+            "Ready only when every model is, of every repository given");
         EXIT_ON_ERROR: bool = Setting::new("exit-on-error", &SWITCH, Value("false"),
             "Exit when a model fails to load at start");
     }
