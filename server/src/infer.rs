@@ -22,7 +22,7 @@ impl App {
         arrived: Instant,
     ) -> Result<InferResponse, InferError> {
         let model = request.model.clone();
-        let result = self.answer(request, arrived).await;
+        let result = self.answer(request, request_id, arrived).await;
         if let Err(failure) = &result
             && failure.code() == Code::Internal
         {
@@ -31,12 +31,17 @@ impl App {
         result
     }
 
-    async fn answer(&self, request: InferRequest, arrived: Instant) -> Result<InferResponse, InferError> {
+    async fn answer(
+        &self,
+        request: InferRequest,
+        request_id: &str,
+        arrived: Instant,
+    ) -> Result<InferResponse, InferError> {
         let route = self.traffic.load().route(&request.model, request.version); // explicit, or the latest
         let version = match route {
             Route::Explicit(version) => self.repository.ready(&request.model, Some(version))?,
             Route::Latest => self.repository.ready(&request.model, None)?,
         }; // keeps this version alive
-        version.infer(request, arrived).await // checked, queued, executed, recorded
+        version.infer(request, request_id, arrived).await // checked, queued, executed, recorded
     }
 }

@@ -9,10 +9,12 @@ use std::time::Instant;
 use model::{InferError, ModelName, ModelVersion};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 use tokio::sync::oneshot;
 use tracing::{debug, error};
 
 use crate::backend::{Execution, Instance, InstanceInput, InstanceOutput, LoadError, LoadedModel};
+use crate::current_request;
 use crate::queue::Queue;
 use crate::request_check::RequestCheck;
 use crate::statistics::{Failure, Moments, Statistics};
@@ -39,6 +41,8 @@ pub(crate) struct Work {
 
 /// A request that has no answer yet.
 pub(crate) struct Unanswered {
+    /// What the log calls it.
+    pub(crate) id: SmolStr,
     pub(crate) arrived: Instant,
     /// Dropped by the receiver when the client goes away: then nobody needs the answer.
     pub(crate) reply: oneshot::Sender<Result<Outputs, InferError>>,
@@ -77,6 +81,7 @@ fn serve(shared: &Shared, index: usize, mut instance: Box<dyn Instance>) {
             shared.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
             continue;
         }
+        let _noted = current_request::note(request.id.clone());
         *shared.running[index].lock() = Some(request);
         let executed = catch_unwind(AssertUnwindSafe(|| execute(shared, instance.as_mut(), &work)));
         let request = shared.running[index].lock().take(); // gone when a stop has refused it
@@ -90,7 +95,9 @@ fn serve(shared: &Shared, index: usize, mut instance: Box<dyn Instance>) {
             // Dropping it tells its receiver that nobody answers.
             shared.statistics.record_failure(Failure::Backend, request.arrived.elapsed());
         }
-        error!(model = %shared.name, version = %shared.version, "an instance panicked; making a new one");
+        current_request::in_span(|| {
+            error!(model = %shared.name, version = %shared.version, "an instance panicked; making a new one");
+        });
         match catch_unwind(AssertUnwindSafe(|| shared.model.instance())) {
             Ok(Ok(fresh)) => instance = fresh,
             Ok(Err(error)) => return retire(shared, &error.to_string()),
@@ -103,7 +110,7 @@ fn serve(shared: &Shared, index: usize, mut instance: Box<dyn Instance>) {
 /// waits, so it is refused, and the version is not ready any more.
 fn retire(shared: &Shared, reason: &str) {
     let (model, version) = (&shared.name, shared.version);
-    error!(%model, %version, error = reason, "no new instance");
+    current_request::in_span(|| error!(%model, %version, error = reason, "no new instance"));
     if shared.instances.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
@@ -157,6 +164,8 @@ fn answer(shared: &Shared, work: &Work, request: Unanswered, executed: Executed)
         }
     };
     if request.reply.send(answer).is_err() {
-        debug!(model = %shared.name, version = %shared.version, "the client left before its answer was ready");
+        current_request::in_span(|| {
+            debug!(model = %shared.name, version = %shared.version, "the client left before its answer was ready");
+        });
     }
 }

@@ -137,13 +137,18 @@ impl ServedVersion {
         self.config.max_batch_size > 0
     }
 
-    /// Checks, queues and executes `request`, which arrived at `arrived`.
+    /// Checks, queues and executes `request`, which arrived at `arrived`. The log calls it `id`.
     ///
     /// Dropping the future cancels the request: if it still waits, it is never executed.
     ///
     /// # Errors
     /// When the request contradicts the model, the queue is full or closed, or the execution fails.
-    pub async fn infer(&self, request: InferRequest, arrived: Instant) -> Result<InferResponse, InferError> {
+    pub async fn infer(
+        &self,
+        request: InferRequest,
+        id: &str,
+        arrived: Instant,
+    ) -> Result<InferResponse, InferError> {
         let statistics = &self.shared.statistics;
         let _in_flight = statistics.in_flight_guard();
         let checked = self
@@ -155,7 +160,7 @@ impl ServedVersion {
         let indexes = outputs.iter().map(|output| output.spec.index).collect();
         let (reply, answer) = oneshot::channel();
         let work = Work { inputs, outputs: indexes, rows, queued: Instant::now() };
-        let job = Job { work, request: Unanswered { arrived, reply } };
+        let job = Job { work, request: Unanswered { id: id.into(), arrived, reply } };
         self.enqueue(job).map_err(|refused| self.refuse(refused, arrived))?;
         let waiting = Waiting(&self.shared);
         let answered = answer.await;

@@ -14,6 +14,7 @@ mod cli;
 mod framing;
 mod grpc;
 mod http2;
+mod log_lines;
 mod process;
 mod repository;
 mod slow_clients;

@@ -132,7 +132,7 @@ async fn infer(served: &ServedVersion) -> Result<u8, InferError> {
         inputs,
         outputs: smallvec![],
     };
-    served.infer(request, Instant::now()).await.map(|response| response.outputs[0].data[0])
+    served.infer(request, "r-1", Instant::now()).await.map(|response| response.outputs[0].data[0])
 }
 
 /// It ended the whole server: the scope of the loading threads passed the panic on.
