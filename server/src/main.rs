@@ -101,7 +101,7 @@ fn serve(flags: Flags) -> ExitCode {
         }
         Err(error) => Err(anyhow::anyhow!("cannot start the runtime: {error}")),
     };
-    let dropped = logging.dropped_lines();
+    let dropped = logging.settings().dropped_lines();
     drop(logging);
     if dropped > 0 {
         // Without stderr there is nobody to tell.
