@@ -138,6 +138,25 @@ fn clients_beyond_the_limit_wait_until_a_stalled_one_is_given_up() {
     drop(stalled);
 }
 
+/// Eight clients that asked once and kept their connections shut everyone else out, health probes too.
+#[test]
+fn idle_connections_make_room_for_those_that_wait() {
+    let server = Setup::over(&samples()).option("--max-connections=8").start();
+    let ready = |connection: &mut Connection| {
+        assert_eq!(connection.get("/v2/health/ready").status, 200);
+    };
+    let mut idle: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    idle.iter_mut().for_each(ready);
+    server.still_serves();
+    // As many as had to go were closed, and no more.
+    let open = |connection: &mut Connection| {
+        connection.stream().set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        connection.stream().peek(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    let open = idle.iter_mut().map(open).filter(|open| *open).count();
+    assert_eq!(open, 7);
+}
+
 #[test]
 fn a_crowd_of_stalled_clients_delays_nobody() {
     let server = impatient().start();
