@@ -117,11 +117,14 @@ fn a_connection_that_waits_for_its_next_request_may_stay() {
     let server = impatient().start();
     let mut connection = server.connect();
     assert_eq!(connection.post(INFER, "", SMALL_REQUEST).status, 200);
+    let mut scraper = Connection::open(&server.metrics);
+    assert_eq!(scraper.get("/metrics").status, 200);
     // Longer than the server waits for a client in the middle of a request.
     connection.stream().set_read_timeout(Some(Duration::from_millis(2500))).unwrap();
     let silence = connection.stream().peek(&mut [0]).unwrap_err();
     assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock);
     assert_eq!(connection.post(INFER, "", SMALL_REQUEST).status, 200);
+    assert_eq!(scraper.get("/metrics").status, 200);
 }
 
 #[test]
