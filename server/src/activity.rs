@@ -3,11 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 /// What moves on a connection; read by its watch at every tick.
 #[derive(Debug, Default)]
@@ -28,6 +30,23 @@ pub struct Activity {
     http2: AtomicBool,
     /// Requests that handlers are at; the handlers watch their bodies themselves.
     handling: AtomicUsize,
+    /// Requests that have no answer yet, or whose answer is not all made.
+    answering: AtomicUsize,
+    /// When the latest of them ended, as milliseconds since `opened`.
+    answered: AtomicU64,
+    opened: Opened,
+    /// Asks the connection to end, since others wait for its place.
+    leave: Notify,
+}
+
+/// When a connection was accepted.
+#[derive(Debug)]
+struct Opened(Instant);
+
+impl Default for Opened {
+    fn default() -> Opened {
+        Opened(Instant::now())
+    }
 }
 
 impl Activity {
@@ -59,6 +78,33 @@ impl Activity {
         self.delivered.store(true, Ordering::Relaxed);
     }
 
+    /// A request came, which is answered when the guard is dropped.
+    pub(crate) fn answering(self: &Arc<Self>) -> Answering {
+        self.unhandled.store(false, Ordering::Relaxed);
+        self.answering.fetch_add(1, Ordering::Relaxed);
+        Answering(Arc::clone(self))
+    }
+
+    /// How long the connection has had nothing to do, at `now`; `None` while it has.
+    pub(crate) fn idle_for(&self, now: Instant) -> Option<Duration> {
+        let head_is_coming = self.unhandled.load(Ordering::Relaxed) && !self.http2.load(Ordering::Relaxed);
+        let busy = head_is_coming
+            || self.answering.load(Ordering::Relaxed) > 0
+            || self.undelivered.load(Ordering::Relaxed) > 0;
+        let since = self.opened.0 + Duration::from_millis(self.answered.load(Ordering::Relaxed));
+        (!busy).then(|| now.saturating_duration_since(since))
+    }
+
+    /// Asks the connection to end once nothing is in work on it.
+    pub(crate) fn ask_to_leave(&self) {
+        self.leave.notify_one();
+    }
+
+    /// Returns when the connection is asked to end.
+    pub(crate) async fn asked_to_leave(&self) {
+        self.leave.notified().await;
+    }
+
     /// True when nothing moved for a whole tick although the client should have sent or read. What an HTTP/2
     /// client sends beside (pings, other requests) does not stand for reading.
     pub(crate) fn stalled(&self) -> bool {
@@ -81,6 +127,25 @@ impl Drop for Handling {
     fn drop(&mut self) {
         self.0.handling.fetch_sub(1, Ordering::Relaxed);
         self.0.unhandled.store(false, Ordering::Relaxed);
+    }
+}
+
+/// See [`Activity::answering`].
+#[derive(Debug)]
+pub(crate) struct Answering(Arc<Activity>);
+
+impl Answering {
+    /// Of which connection.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.0
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let open_for = self.0.opened.0.elapsed().as_millis();
+        self.0.answered.store(u64::try_from(open_for).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -177,6 +242,23 @@ mod tests {
         });
         drop(after_a_request.handling());
         assert!(!after_a_request.stalled());
+    }
+
+    #[test]
+    fn a_connection_is_idle_from_its_last_answer_on() {
+        let idle = activity(|_| {});
+        let later = idle.opened.0 + Duration::from_secs(5);
+        assert_eq!(idle.idle_for(later), Some(Duration::from_secs(5)), "nothing was ever asked on it");
+        let answering = idle.answering();
+        assert_eq!(idle.idle_for(later), None);
+        idle.delivery_begins();
+        drop(answering);
+        assert_eq!(idle.idle_for(later), None, "the answer has not left");
+        idle.delivery_ends();
+        idle.answered.store(3_000, Ordering::Relaxed);
+        assert_eq!(idle.idle_for(later), Some(Duration::from_secs(2)));
+        idle.unhandled.store(true, Ordering::Relaxed);
+        assert_eq!(idle.idle_for(later), None, "a request is coming");
     }
 
     #[test]

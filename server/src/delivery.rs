@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 
-use crate::activity::Activity;
+use crate::activity::{self, Activity};
 
 /// A service whose answers are followed.
 #[derive(Clone, Debug)]
@@ -36,7 +36,8 @@ where
     type Future = Answering<S::Future>;
 
     fn call(&self, request: Request<R>) -> Self::Future {
-        Answering { answer: self.service.call(request), activity: Some(Arc::clone(&self.activity)) }
+        let answering = Some(self.activity.answering());
+        Answering { answer: self.service.call(request), answering }
     }
 }
 
@@ -45,7 +46,7 @@ pin_project! {
     pub(crate) struct Answering<F> {
         #[pin]
         answer: F,
-        activity: Option<Arc<Activity>>,
+        answering: Option<activity::Answering>,
     }
 }
 
@@ -58,8 +59,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = ready!(this.answer.poll(cx))?;
-        let activity = this.activity.take().expect("a future is not polled after it is ready");
-        Poll::Ready(Ok(answer.map(|body| Followed { body, activity })))
+        let answering = this.answering.take().expect("a future is not polled after it is ready");
+        Poll::Ready(Ok(answer.map(|body| Followed { body, answering })))
     }
 }
 
@@ -68,7 +69,7 @@ pin_project! {
     pub(crate) struct Followed<B> {
         #[pin]
         body: B,
-        activity: Arc<Activity>,
+        answering: activity::Answering,
     }
 }
 
@@ -81,7 +82,7 @@ impl<B: Body<Data = Bytes>> Body for Followed<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
         let this = self.project();
-        let activity = &*this.activity;
+        let activity = this.answering.activity();
         this.body
             .poll_frame(cx)
             .map_ok(|frame| frame.map_data(|bytes| Piece::new(bytes, Arc::clone(activity))))

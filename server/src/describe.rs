@@ -91,7 +91,12 @@ impl App {
     pub fn model_ready(&self, model: &str, version: Option<ModelVersion>) -> Result<bool, InferError> {
         match self.repository.ready(model, version) {
             Ok(_) => Ok(true),
-            Err(InferError::NoReadyVersion { .. } | InferError::VersionNotReady { .. }) => Ok(false),
+            Err(
+                InferError::NoReadyVersion { .. }
+                | InferError::VersionNotReady { .. }
+                | InferError::ModelLoading { .. }
+                | InferError::VersionFailed { .. },
+            ) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -24,7 +24,7 @@ impl App {
         arrived: Instant,
     ) -> Result<InferResponse, InferError> {
         let model = request.model.clone();
-        let result = self.answer(request, arrived).await;
+        let result = self.answer(request, request_id, arrived).await;
         if let Err(failure) = &result
             && failure.code() == Code::Internal
         {
@@ -41,9 +41,14 @@ impl App {
         self.route(model, version).map(drop)
     }
 
-    async fn answer(&self, request: InferRequest, arrived: Instant) -> Result<InferResponse, InferError> {
+    async fn answer(
+        &self,
+        request: InferRequest,
+        request_id: &str,
+        arrived: Instant,
+    ) -> Result<InferResponse, InferError> {
         let version = self.route(&request.model, request.version)?; // keeps this version alive
-        version.infer(request, arrived).await // checked, queued, executed, recorded
+        version.infer(request, request_id, arrived).await // checked, queued, executed, recorded
     }
 
     fn route(

@@ -23,6 +23,7 @@ mod open_files;
 pub mod readiness;
 pub mod request_id;
 pub mod request_rules;
+pub mod room;
 pub mod serve;
 pub mod server;
 pub mod size_limit;

@@ -8,15 +8,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::Builder;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
 use crate::activity::{Activity, Watched};
 use crate::delivery::Delivering;
 use crate::drain::Drain;
+use crate::room::Room;
+
+/// A peer that is gone without a word, behind a NAT that forgot it, does not answer these: after two minutes its
+/// connection ends.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(6);
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -31,6 +38,7 @@ pub fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> 
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(reuse_port)?;
         socket.set_nonblocking(true)?;
+        socket.set_tcp_keepalive(&KEEPALIVE)?; // which connections inherit
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
@@ -45,8 +53,8 @@ pub fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> 
 pub struct Connections {
     /// hyper's settings.
     pub builder: Builder<hyper_util::rt::TokioExecutor>,
-    /// One permit for each open connection of the listener.
-    pub permits: Arc<Semaphore>,
+    /// The places of the listener's connections.
+    pub room: Room,
     /// How long a client may stall while it sends a request or reads an answer.
     pub client_timeout: Duration,
     /// How long a connection may last before it is asked to end, and how much longer it may take.
@@ -70,14 +78,13 @@ where
 {
     let mut failing = false;
     loop {
-        let permit = Arc::clone(&connections.permits).acquire_owned();
         let accepted = tokio::select! {
             () = connections.drain.stopped() => return,
-            accepted = async { (permit.await, listener.accept().await) } => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let (permit, (stream, peer)) = match accepted {
-            (permit, Ok(accepted)) => (permit, accepted),
-            (_, Err(error)) => {
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
                 // Out of descriptors, or the client has left already. Neither is cured by hurrying, nor by
                 // saying it again and again.
                 if !failing {
@@ -93,13 +100,17 @@ where
             debug!(%peer, %error, "cannot switch off delayed sending");
         }
         let activity = Arc::new(Activity::default());
+        let place = tokio::select! {
+            () = connections.drain.stopped() => return,
+            place = connections.room.place(&activity) => place,
+        };
         let service = Delivering::new(make_service(peer, Arc::clone(&activity)), Arc::clone(&activity));
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
         let connections = Connections { drain: connections.drain.child(), ..connections.clone() };
         connections.drain.clone().spawn(async move {
             let connection = connections.builder.serve_connection(io, service);
             watch(connection, &activity, &connections, peer).await;
-            drop(permit);
+            drop(place);
         });
     }
 }
@@ -139,11 +150,17 @@ where
             }
             () = old.as_mut() => {
                 if aged {
-                    debug!(%peer, "closing a connection that is too old");
+                    debug!(%peer, "closing a connection that was asked to end and has not");
                     return;
                 }
                 aged = true;
                 old.as_mut().reset(tokio::time::Instant::now() + grace);
+                connection.as_mut().graceful_shutdown();
+            }
+            () = activity.asked_to_leave(), if !aged => {
+                debug!(%peer, "closing an idle connection: others wait for its place");
+                aged = true;
+                old.as_mut().reset(tokio::time::Instant::now() + connections.client_timeout);
                 connection.as_mut().graceful_shutdown();
             }
             _ = ticks.tick() => {
@@ -153,5 +170,25 @@ where
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_are_probed_for_peers_that_are_gone() {
+        let listener = listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+        let (accepted, client) = tokio::join!(listener.accept(), client);
+        let (accepted, _client) = (accepted.unwrap().0, client.unwrap());
+        let socket = SockRef::from(&accepted);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
     }
 }

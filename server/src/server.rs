@@ -9,7 +9,6 @@ use inference::backend::Backend;
 use inference::{Abandoned, ServedVersion};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::admin::MetricsService;
@@ -20,6 +19,7 @@ use crate::grpc::{self, GrpcService};
 use crate::http::{self, HttpService};
 use crate::logging::LogSettings;
 use crate::open_files;
+use crate::room::Room;
 use crate::serve::{Connections, FOREVER, listen, serve};
 
 /// Listens, loads the models, and serves until SIGTERM or SIGINT; then drains.
@@ -62,7 +62,7 @@ pub async fn run(
 fn start_listeners(config: &Config, app: &Arc<App>, drain: &Drain) -> anyhow::Result<()> {
     let connections = |builder| Connections {
         builder,
-        permits: Arc::new(Semaphore::new(config.connections.max_connections.get())),
+        room: Room::new(config.connections.max_connections.get()),
         client_timeout: config.connections.client_timeout,
         max_age: None,
         drain: drain.clone(),

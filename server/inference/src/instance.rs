@@ -1,18 +1,20 @@
 //! A thread that owns one instance: takes a request, runs it, records it, answers it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use model::{InferError, ModelName, ModelVersion};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 use tokio::sync::oneshot;
 use tracing::{debug, error};
 
 use crate::backend::{Execution, Instance, InstanceInput, InstanceOutput, LoadError, LoadedModel};
+use crate::current_request;
 use crate::queue::Queue;
 use crate::request_check::RequestCheck;
 use crate::statistics::{Failure, Moments, Statistics};
@@ -39,6 +41,8 @@ pub(crate) struct Work {
 
 /// A request that has no answer yet.
 pub(crate) struct Unanswered {
+    /// What the log calls it.
+    pub(crate) id: SmolStr,
     pub(crate) arrived: Instant,
     /// Dropped by the receiver when the client goes away: then nobody needs the answer.
     pub(crate) reply: oneshot::Sender<Result<Outputs, InferError>>,
@@ -56,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) running: Box<[Mutex<Option<Unanswered>>]>,
     /// Threads that take requests.
     pub(crate) instances: AtomicUsize,
+    /// Why the last of them has ended, when it did so before its time.
+    pub(crate) failure: OnceLock<String>,
     pub(crate) statistics: Statistics,
 }
 
@@ -75,6 +81,7 @@ fn serve(shared: &Shared, index: usize, mut instance: Box<dyn Instance>) {
             shared.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
             continue;
         }
+        let _noted = current_request::note(request.id.clone());
         *shared.running[index].lock() = Some(request);
         let executed = catch_unwind(AssertUnwindSafe(|| execute(shared, instance.as_mut(), &work)));
         let request = shared.running[index].lock().take(); // gone when a stop has refused it
@@ -88,23 +95,32 @@ fn serve(shared: &Shared, index: usize, mut instance: Box<dyn Instance>) {
             // Dropping it tells its receiver that nobody answers.
             shared.statistics.record_failure(Failure::Backend, request.arrived.elapsed());
         }
-        error!(model = %shared.name, version = %shared.version, "an instance panicked; making a new one");
-        match shared.model.instance() {
-            Ok(fresh) => instance = fresh,
-            Err(error) => {
-                error!(model = %shared.name, version = %shared.version, %error, "no new instance");
-                return retire(shared);
-            }
+        current_request::in_span(|| {
+            error!(model = %shared.name, version = %shared.version, "an instance panicked; making a new one");
+        });
+        match catch_unwind(AssertUnwindSafe(|| shared.model.instance())) {
+            Ok(Ok(fresh)) => instance = fresh,
+            Ok(Err(error)) => return retire(shared, &error.to_string()),
+            Err(_) => return retire(shared, "the backend panicked"),
         }
     }
 }
 
-/// Ends an instance that cannot go on. When it was the last, nobody would answer what waits, so it is let go.
-fn retire(shared: &Shared) {
-    if shared.instances.fetch_sub(1, Ordering::AcqRel) == 1 {
-        for job in shared.queue.close_and_take() {
-            shared.statistics.record_failure(Failure::Backend, job.request.arrived.elapsed());
-        }
+/// Ends an instance that cannot go on, because of `reason`. When it was the last, nobody would answer what
+/// waits, so it is refused, and the version is not ready any more.
+fn retire(shared: &Shared, reason: &str) {
+    let (model, version) = (&shared.name, shared.version);
+    current_request::in_span(|| error!(%model, %version, error = reason, "no new instance"));
+    if shared.instances.fetch_sub(1, Ordering::AcqRel) != 1 {
+        return;
+    }
+    // Set before the queue is closed: who finds it closed reads here why.
+    let _ = shared.failure.set(format!("its instances panicked, and no new one could be made: {reason}"));
+    error!(%model, %version, "no instance is left; the version is unavailable until the server starts again");
+    for Job { request, .. } in shared.queue.close_and_take() {
+        shared.statistics.record_failure(Failure::Backend, request.arrived.elapsed());
+        // A client that has left needs no answer.
+        let _ = request.reply.send(Err(InferError::VersionFailed { model: model.clone(), version }));
     }
 }
 
@@ -148,6 +164,8 @@ fn answer(shared: &Shared, work: &Work, request: Unanswered, executed: Executed)
         }
     };
     if request.reply.send(answer).is_err() {
-        debug!(model = %shared.name, version = %shared.version, "the client left before its answer was ready");
+        current_request::in_span(|| {
+            debug!(model = %shared.name, version = %shared.version, "the client left before its answer was ready");
+        });
     }
 }

@@ -14,6 +14,7 @@
 pub mod backend;
 pub mod classification;
 pub mod config;
+pub mod current_request;
 mod instance;
 pub mod queue;
 pub mod repository;

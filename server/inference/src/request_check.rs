@@ -35,6 +35,8 @@ struct InputSpec {
     dims: Dims,
     /// The shape the graph wants instead of `dims`.
     reshape: Option<Dims>,
+    /// The whole shape in the graph, where it fixes what the configuration leaves open.
+    fixed: Option<Dims>,
     optional: bool,
 }
 
@@ -74,12 +76,19 @@ impl RequestCheck {
         mut labels: BTreeMap<String, Labels>,
     ) -> RequestCheck {
         let input = |input: &proto::v2::ModelInput| {
+            let index = signature.inputs.iter().position(|tensor| tensor.name == input.name)?;
+            let (dims, graph) = (Dims::new(&input.dims), &signature.inputs[index].dims);
+            let reshape = input.reshape.as_ref().map(|reshape| Dims::new(&reshape.shape));
+            // From the end, since the graph's shape has the batch dimension in front.
+            let mut sizes = reshape.as_ref().unwrap_or(&dims).iter().rev().zip(graph.iter().rev());
+            let wider = sizes.any(|(written, graph)| *written == -1 && *graph != -1);
             Some(InputSpec {
                 name: input.name.as_str().into(),
-                index: signature.inputs.iter().position(|tensor| tensor.name == input.name)?,
+                index,
                 datatype: datatype(input.data_type)?,
-                dims: Dims::new(&input.dims),
-                reshape: input.reshape.as_ref().map(|reshape| Dims::new(&reshape.shape)),
+                dims,
+                reshape,
+                fixed: wider.then(|| graph.clone()),
                 optional: input.optional,
             })
         };
@@ -176,10 +185,9 @@ impl RequestCheck {
                     rows.unwrap_or_default()
                 ));
             }
-            inputs.push(InstanceInput {
-                index: spec.index,
-                tensor: spec.for_graph(tensor, self.max_batch_size > 0),
-            });
+            let tensor = spec.for_graph(tensor, self.max_batch_size > 0);
+            self.fits_the_graph(spec, &tensor)?;
+            inputs.push(InstanceInput { index: spec.index, tensor });
         }
         Ok((inputs, rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(1)))
     }
@@ -236,6 +244,21 @@ impl RequestCheck {
             )),
             rows => Ok(rows.unwrap_or(1)),
         }
+    }
+
+    /// Checks the sizes that the graph fixes and the configuration leaves open.
+    fn fits_the_graph(&self, spec: &InputSpec, tensor: &Tensor) -> Result<(), String> {
+        let Some(fixed) = &spec.fixed else { return Ok(()) };
+        let same = |(fixed, given): (&i64, &i64)| *fixed == -1 || fixed == given;
+        if fixed.iter().zip(tensor.shape.iter()).all(same) {
+            return Ok(());
+        }
+        let reshaped = if spec.reshape.is_some() { " (after its reshape)" } else { "" };
+        Err(format!(
+            "unexpected shape for input '{}' for model '{}'. Expected {fixed}, got {}{reshaped}. NOTE: the \
+             configuration leaves open what the model itself fixes",
+            spec.name, self.model, tensor.shape,
+        ))
     }
 
     fn outputs(&self, request: &InferRequest) -> Result<SmallVec<[CheckedOutput<'_>; 2]>, String> {
@@ -383,6 +406,29 @@ mod tests {
         assert_eq!(checked.rows, 3);
         assert_eq!(checked.inputs.iter().map(|input| input.index).collect::<Vec<_>>(), [1, 0]);
         assert_eq!(checked.outputs.iter().map(|output| output.spec.index).collect::<Vec<_>>(), [1, 0]);
+    }
+
+    #[test]
+    fn what_the_configuration_leaves_open_is_held_against_the_graph() {
+        let signature = signature(&[("x", INT32, &[-1, 3, -1])], &[("y", INT32, &[-1])]);
+        let check = |written: &str, shape: &[i64]| {
+            let text = format!(
+                r#"max_batch_size: 8 input {{ name: "x" data_type: TYPE_INT32 {written} }}
+                   output {{ name: "y" data_type: TYPE_INT32 dims: 1 reshape {{ }} }}"#
+            );
+            let config = proto::config_text::parse(&text, "config.pbtxt").unwrap();
+            let name = ModelName::parse("open").unwrap();
+            let check = RequestCheck::new(&name, &config, &signature, BTreeMap::new());
+            check.check(&request(&[("x", INT32, shape)], &[])).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let open = "dims: [-1, -1]";
+        check(open, &[2, 3, 5]).unwrap();
+        let refused = check(open, &[2, 4, 5]).unwrap_err();
+        assert!(refused.contains("'x' for model 'open'. Expected [-1,3,-1], got [2,4,5]."), "{refused}");
+        let reshaped = "dims: [-1, -1, 1] reshape { shape: [-1, -1] }";
+        check(reshaped, &[2, 3, 5, 1]).unwrap();
+        let refused = check(reshaped, &[2, 4, 5, 1]).unwrap_err();
+        assert!(refused.contains("Expected [-1,3,-1], got [2,4,5] (after its reshape)"), "{refused}");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -71,6 +71,7 @@ impl ServedVersion {
             queue,
             running: (0..instances).map(|_| Mutex::default()).collect(),
             instances: AtomicUsize::new(instances),
+            failure: OnceLock::new(),
             statistics: Statistics::default(),
         });
         let served = ServedVersion {
@@ -116,6 +117,11 @@ impl ServedVersion {
         self.loaded_in
     }
 
+    /// Why it answers no more, although nobody has stopped it: no instance is left.
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.failure.get().map(String::as_str)
+    }
+
     /// The inputs it takes.
     pub fn inputs(&self) -> Vec<TensorMetadata> {
         self.shared.check.input_metadata()
@@ -131,13 +137,18 @@ impl ServedVersion {
         self.config.max_batch_size > 0
     }
 
-    /// Checks, queues and executes `request`, which arrived at `arrived`.
+    /// Checks, queues and executes `request`, which arrived at `arrived`. The log calls it `id`.
     ///
     /// Dropping the future cancels the request: if it still waits, it is never executed.
     ///
     /// # Errors
     /// When the request contradicts the model, the queue is full or closed, or the execution fails.
-    pub async fn infer(&self, request: InferRequest, arrived: Instant) -> Result<InferResponse, InferError> {
+    pub async fn infer(
+        &self,
+        request: InferRequest,
+        id: &str,
+        arrived: Instant,
+    ) -> Result<InferResponse, InferError> {
         let statistics = &self.shared.statistics;
         let _in_flight = statistics.in_flight_guard();
         let checked = self
@@ -149,7 +160,7 @@ impl ServedVersion {
         let indexes = outputs.iter().map(|output| output.spec.index).collect();
         let (reply, answer) = oneshot::channel();
         let work = Work { inputs, outputs: indexes, rows, queued: Instant::now() };
-        let job = Job { work, request: Unanswered { arrived, reply } };
+        let job = Job { work, request: Unanswered { id: id.into(), arrived, reply } };
         self.enqueue(job).map_err(|refused| self.refuse(refused, arrived))?;
         let waiting = Waiting(&self.shared);
         let answered = answer.await;
@@ -203,6 +214,9 @@ impl ServedVersion {
         match refused {
             Refused::Full => {
                 InferError::QueueFull { model: self.name().clone(), capacity: self.shared.queue.capacity() }
+            }
+            Refused::Closed if self.failure().is_some() => {
+                InferError::VersionFailed { model: self.name().clone(), version: self.version() }
             }
             Refused::Closed => InferError::ShuttingDown,
         }

@@ -136,6 +136,23 @@ pub enum InferError {
         /// The version.
         version: ModelVersion,
     },
+    /// The model is still being loaded, or the server does not know its models yet.
+    #[error("Request for model '{model}', which is not at ready state: models are being loaded; retry later")]
+    ModelLoading {
+        /// The name asked for.
+        model: String,
+    },
+    /// The version was ready, but none of its instances is left.
+    #[error(
+        "Request for model '{model}' version {version}, which is not at ready state: its instances failed; see \
+         the server's log"
+    )]
+    VersionFailed {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: ModelVersion,
+    },
     /// The model's queue is full.
     #[error("Exceeds maximum queue size: {capacity} requests wait for model '{model}'; retry later")]
     QueueFull {
@@ -219,9 +236,11 @@ impl InferError {
             InferError::UnknownModel { .. }
             | InferError::UnknownVersion { .. }
             | InferError::NoReadyVersion { .. } => Code::NotFound,
-            InferError::VersionNotReady { .. } | InferError::QueueFull { .. } | InferError::ShuttingDown => {
-                Code::Unavailable
-            }
+            InferError::VersionNotReady { .. }
+            | InferError::ModelLoading { .. }
+            | InferError::VersionFailed { .. }
+            | InferError::QueueFull { .. }
+            | InferError::ShuttingDown => Code::Unavailable,
             InferError::Unsupported { .. } => Code::Unsupported,
             InferError::Cancelled => Code::Cancelled,
             InferError::Execution { .. }

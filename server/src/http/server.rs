@@ -37,7 +37,13 @@ pub fn builder() -> Builder<TokioExecutor> {
     // A head has at most 64 KiB; more is refused with 431.
     // Half a head is ended by the connection's watch; an idle connection may stay.
     builder.http1().max_buf_size(64 << 10).timer(TokioTimer::new()).header_read_timeout(None);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(128);
+    // A peer that is gone without a word is told from an idle one by a ping.
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(128)
+        .keep_alive_interval(Some(Duration::from_secs(60)))
+        .keep_alive_timeout(Duration::from_secs(20));
     builder
 }
 

@@ -16,6 +16,7 @@ mod golden;
 mod grpc;
 mod grpc_bounds;
 mod http2;
+mod log_lines;
 mod process;
 mod repository;
 mod slow_clients;

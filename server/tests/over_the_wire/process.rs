@@ -52,7 +52,11 @@ fn the_server_is_live_before_its_models_are_loaded_and_ready_after() {
     let index = server.post("/v2/repository/index", "").json();
     assert_eq!(index[1]["state"], "LOADING", "{index}");
     assert_eq!(server.get("/v2/models/slow/ready").status, 400);
-    server.post("/v2/models/slow/infer", r#"{"inputs":[]}"#).refuses(404, &["slow"]);
+    // Clients and meshes retry this answer; they would give up on 404.
+    for path in ["/v2/models/slow/infer", "/v2/models/slow/versions/1/infer"] {
+        server.post(path, r#"{"inputs":[]}"#).refuses(503, &["slow", "not at ready state"]);
+    }
+    server.post("/v2/models/nope/infer", r#"{"inputs":[]}"#).refuses(404, &["'nope' is not found"]);
     server.wait_for_line("the first load is over");
     assert_eq!(server.get("/v2/health/ready").status, 200);
     assert_eq!(server.get("/v2/models/slow/ready").status, 200);
