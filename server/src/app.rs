@@ -13,6 +13,7 @@ use traffic::TrafficTable;
 use crate::config::{Config, RepositoryConfig};
 use crate::logging::LogSettings;
 use crate::readiness::{Readiness, Stage};
+use crate::request_memory::RequestMemory;
 
 /// What every protocol serves from.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct App {
     pub log: LogSettings,
     /// The most bytes of a request's body, as sent and decompressed.
     pub max_input_size: usize,
+    /// What the bodies of all requests take together.
+    pub request_memory: Arc<RequestMemory>,
     /// How long a client may take to send or read the next part.
     pub client_timeout: Duration,
     strict_readiness: bool,
@@ -43,7 +46,8 @@ impl App {
             repository: Repository::new(settings(&config.repository, acts_on_parameter)),
             readiness: Readiness::default(),
             log,
-            max_input_size: config.http.as_ref().map_or(usize::MAX, |http| http.max_input_size),
+            max_input_size: config.connections.max_input_size,
+            request_memory: RequestMemory::new(config.connections.max_request_memory),
             client_timeout: config.connections.client_timeout,
             strict_readiness: config.repository.strict_readiness,
         }

@@ -22,6 +22,7 @@ pub mod logging;
 mod open_files;
 pub mod readiness;
 pub mod request_id;
+pub mod request_memory;
 pub mod request_rules;
 pub mod room;
 pub mod serve;

@@ -80,9 +80,8 @@ fn start_listeners(config: &Config, app: &Arc<App>, drain: &Drain) -> anyhow::Re
     if let (Some(listener), Some(grpc_config)) = (grpc, &config.grpc) {
         announce("grpc", &listener)?;
         let routes = grpc::routes(app, grpc_config.response_compression, drain);
-        let client_timeout = config.connections.client_timeout;
-        let size = app.max_input_size;
-        let service = move |peer: SocketAddr, _| GrpcService::new(routes.clone(), peer, client_timeout, size);
+        let app = Arc::clone(app);
+        let service = move |peer: SocketAddr, _| GrpcService::new(routes.clone(), peer, Arc::clone(&app));
         let grace = grpc_config.max_connection_age_grace.unwrap_or(FOREVER);
         let max_age = grpc_config.max_connection_age.map(|age| (age, grace));
         drain.spawn(serve(

@@ -100,6 +100,15 @@ pub enum InferError {
         /// The option that sets it.
         option: &'static str,
     },
+    /// All requests together take as much memory as they may.
+    #[error(
+        "the requests that the server is at take the {limit} bytes they may have together; retry later, or raise \
+         --max-request-memory"
+    )]
+    RequestMemorySpent {
+        /// The limit in force.
+        limit: usize,
+    },
     /// The client stopped sending before its request was whole, or sent too slowly.
     #[error("the request was not whole in time: {received} bytes came, and each 64 KiB may take {waited:?}")]
     BodyTimeout {
@@ -240,6 +249,7 @@ impl InferError {
             | InferError::ModelLoading { .. }
             | InferError::VersionFailed { .. }
             | InferError::QueueFull { .. }
+            | InferError::RequestMemorySpent { .. }
             | InferError::ShuttingDown => Code::Unavailable,
             InferError::Unsupported { .. } => Code::Unsupported,
             InferError::Cancelled => Code::Cancelled,

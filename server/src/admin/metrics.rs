@@ -52,6 +52,12 @@ impl Family {
 const DROPPED_LINES: (&str, &str) =
     ("volley_log_lines_dropped_total", "Log lines that were dropped because their reader was too slow");
 
+/// A gauge of the server, without labels.
+const REQUEST_MEMORY: (&str, &str) = (
+    "volley_request_memory_bytes",
+    "RAM that the bodies of requests take, as `--max-request-memory` bounds it",
+);
+
 /// Every family, Triton's first.
 pub(super) const FAMILIES: &[Family] = &[
     counter(
@@ -156,6 +162,9 @@ pub(super) fn text(app: &App) -> Vec<u8> {
         metric.set_gauge(gauge_value(value));
         families.push(message(gauge.name, gauge.help, "gauge", vec![metric]));
     }
+    let mut memory = Metric::default();
+    memory.set_gauge(gauge_value(count(app.request_memory.used() as u64)));
+    families.push(message(REQUEST_MEMORY.0, REQUEST_MEMORY.1, "gauge", vec![memory]));
     let mut dropped = Metric::default();
     dropped.set_counter(counter_value(app.log.dropped_lines() as u64));
     families.push(message(DROPPED_LINES.0, DROPPED_LINES.1, "counter", vec![dropped]));
@@ -303,6 +312,8 @@ mod tests {
         for gauge in host::GAUGES {
             writeln!(table, "| `{}` | gauge | | {} |", gauge.name, gauge.help).unwrap();
         }
+        let (name, help) = REQUEST_MEMORY;
+        writeln!(table, "| `{name}` | gauge | | {help} |").unwrap();
         let (name, help) = DROPPED_LINES;
         writeln!(table, "| `{name}` | counter | | {help} |").unwrap();
         table

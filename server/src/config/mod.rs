@@ -25,6 +25,7 @@ pub use error::{ConfigError, Origin};
 pub use flags::{Flags, ModelFlags};
 
 use crate::logging::LogConfig;
+use crate::request_memory::default_limit;
 use raw::{RawConfig, Sources};
 
 /// Everything the server was asked to be.
@@ -57,6 +58,10 @@ pub struct ConnectionConfig {
     pub max_connections: NonZeroUsize,
     /// Longest wait for a client to send the next part of a request or to read its answer; above zero.
     pub client_timeout: Duration,
+    /// The most bytes of a request's body, as sent and decompressed, over either protocol.
+    pub max_input_size: usize,
+    /// The most bytes that the bodies of all requests take together.
+    pub max_request_memory: usize,
     /// Threads that serve requests.
     pub thread_count: NonZeroUsize,
 }
@@ -89,8 +94,6 @@ pub struct HttpConfig {
     pub address: SocketAddr,
     /// Whether other processes may listen there too.
     pub reuse_port: bool,
-    /// Largest request body, before and after decompression.
-    pub max_input_size: usize,
 }
 
 /// The gRPC front end.
@@ -175,6 +178,10 @@ impl Config {
             connections: ConnectionConfig {
                 max_connections: raw.get(&settings::MAX_CONNECTIONS)?,
                 client_timeout: raw.get(&settings::CLIENT_TIMEOUT)?,
+                max_input_size: raw.get(&settings::HTTP_MAX_INPUT_SIZE)?.get(),
+                max_request_memory: raw
+                    .find(&settings::MAX_REQUEST_MEMORY)?
+                    .map_or_else(default_limit, NonZeroUsize::get),
                 thread_count: raw.find(&settings::HTTP_THREAD_COUNT)?.unwrap_or(cores),
             },
             repository: repository(raw)?,
@@ -306,7 +313,6 @@ fn http(raw: &RawConfig) -> Result<Option<HttpConfig>, ConfigError> {
     let config = HttpConfig {
         address: SocketAddr::new(raw.get(&settings::HTTP_ADDRESS)?, raw.get(&settings::HTTP_PORT)?),
         reuse_port: raw.get(&settings::REUSE_HTTP_PORT)?,
-        max_input_size: raw.get(&settings::HTTP_MAX_INPUT_SIZE)?.get(),
     };
     Ok(raw.get(&settings::ALLOW_HTTP)?.then_some(config))
 }
@@ -400,6 +406,8 @@ mod tests {
             connections: ConnectionConfig {
                 max_connections: count(10_000),
                 client_timeout: Duration::from_secs(30),
+                max_input_size: 64 << 20,
+                max_request_memory: default_limit(),
                 thread_count: count(2),
             },
             repository: RepositoryConfig {
@@ -412,11 +420,7 @@ mod tests {
                 strict_readiness: true,
                 exit_on_error: false,
             },
-            http: Some(HttpConfig {
-                address: "0.0.0.0:8000".parse().unwrap(),
-                reuse_port: false,
-                max_input_size: 64 << 20,
-            }),
+            http: Some(HttpConfig { address: "0.0.0.0:8000".parse().unwrap(), reuse_port: false }),
             grpc: Some(GrpcConfig {
                 address: "0.0.0.0:8001".parse().unwrap(),
                 reuse_port: false,
@@ -448,7 +452,7 @@ mod tests {
             "--id=a --max-connections=7 --client-timeout=2s --http-thread-count=3 --model-repository=x \
              --model-store=y --model-config-name=fast --strict-model-config --max-queue-size=9 \
              --backend-config=onnxruntime,default-max-batch-size=16 --model-load-thread-count=1 \
-             --strict-readiness=off --exit-on-error --reuse-http-port --http-max-input-size=100 \
+             --strict-readiness=off --exit-on-error --reuse-http-port --http-max-input-size=100 --max-request-memory=1000 \
              --grpc-address=::1 --grpc-port=9001 --reuse-grpc-port --grpc-keepalive-time=1000 \
              --grpc-keepalive-timeout=500 --grpc-infer-response-compression-level=high \
              --grpc-max-connection-age=60000 --grpc-max-connection-age-grace=1s \
@@ -457,17 +461,17 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.id, "a");
-        let ConnectionConfig { max_connections, client_timeout, thread_count } = config.connections;
-        assert_eq!((max_connections.get(), client_timeout.as_secs(), thread_count.get()), (7, 2, 3));
+        let connections = config.connections;
+        assert_eq!((connections.max_connections.get(), connections.client_timeout.as_secs()), (7, 2));
+        assert_eq!((connections.max_input_size, connections.max_request_memory), (100, 1000));
+        assert_eq!(connections.thread_count.get(), 3);
         let repository = config.repository;
         assert_eq!(repository.paths, [PathBuf::from("x"), PathBuf::from("y")]);
         assert_eq!(repository.config_name.as_deref(), Some("fast"));
         assert!(!repository.auto_complete && !repository.strict_readiness && repository.exit_on_error);
         assert_eq!((repository.default_max_batch_size, repository.max_queue_size.get()), (16, 9));
         assert_eq!(repository.load_thread_count.get(), 1);
-        let http = config.http.unwrap();
-        assert!(http.reuse_port);
-        assert_eq!(http.max_input_size, 100);
+        assert!(config.http.unwrap().reuse_port);
         let grpc = config.grpc.unwrap();
         assert_eq!((grpc.address, grpc.reuse_port), ("[::1]:9001".parse().unwrap(), true));
         assert_eq!(grpc.response_compression, CompressionLevel::High);

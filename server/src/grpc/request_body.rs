@@ -1,6 +1,7 @@
 //! The body of a call: messages with their lengths in front, each within a size and a time.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
 use super::status::status;
+use crate::request_memory::Held;
 use crate::size_limit::{PROGRESS, SizeLimit};
 
 /// What the messages of a call may be.
@@ -31,6 +33,8 @@ pub(super) struct RequestBody {
     body: Incoming,
     limits: Limits,
     framing: Framing,
+    /// Counts what has come; of a stream, what its message at hand takes.
+    held: Arc<Held>,
     /// Bytes of the message at hand.
     received: usize,
     /// Set when a part of it was awaited for the first time.
@@ -40,9 +44,9 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming, limits: Limits) -> RequestBody {
+    pub(super) fn new(body: Incoming, limits: Limits, held: Arc<Held>) -> RequestBody {
         let framing = Framing::default();
-        RequestBody { body, limits, framing, received: 0, sleep: None, refusal: None }
+        RequestBody { body, limits, framing, held, received: 0, sleep: None, refusal: None }
     }
 
     /// What may be passed on of `data`.
@@ -51,6 +55,15 @@ impl RequestBody {
             Ok(end) => {
                 if end > 0 {
                     (self.received, self.sleep) = (0, None);
+                    if self.limits.may_be_quiet {
+                        self.held.clear(); // whoever answers the message counts it
+                    }
+                }
+                if let Err(spent) =
+                    self.held.grow(data.len() - if self.limits.may_be_quiet { end } else { 0 })
+                {
+                    self.refusal = Some(status(&spent));
+                    return Bytes::new();
                 }
                 let before = self.received / PROGRESS;
                 self.received += data.len() - end;

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -26,6 +25,7 @@ use crate::app::App;
 use crate::config::{CompressionLevel, GrpcConfig};
 use crate::drain::Drain;
 use crate::request_id::{self, RequestId};
+use crate::request_memory::Held;
 use crate::size_limit::SizeLimit;
 
 /// Flow-control windows: a tensor of a few megabytes should not wait for its window to open.
@@ -70,28 +70,20 @@ pub fn routes(app: &Arc<App>, compression: CompressionLevel, drain: &Drain) -> R
 pub struct GrpcService {
     routes: TowerToHyperService<Routes>,
     peer: SocketAddr,
-    client_timeout: Duration,
-    /// Of requests for an inference.
-    size: SizeLimit,
+    app: Arc<App>,
 }
 
 impl GrpcService {
-    /// A service for the connection of `peer`; `max_input_size` bounds a request in bytes, `client_timeout`
-    /// how long its client may stall.
-    pub fn new(
-        routes: Routes,
-        peer: SocketAddr,
-        client_timeout: Duration,
-        max_input_size: usize,
-    ) -> GrpcService {
-        let (routes, size) = (TowerToHyperService::new(routes), SizeLimit::of_inference(max_input_size));
-        GrpcService { routes, peer, client_timeout, size }
+    /// A service for the connection of `peer`, with the limits of `app`.
+    pub fn new(routes: Routes, peer: SocketAddr, app: Arc<App>) -> GrpcService {
+        GrpcService { routes: TowerToHyperService::new(routes), peer, app }
     }
 
     /// What the messages of a call at `path` may be.
     fn limits(&self, path: &str) -> Limits {
-        let size = if [INFER, STREAM_INFER].contains(&path) { self.size } else { SizeLimit::CONTROL };
-        Limits { size, time: self.client_timeout, may_be_quiet: path == STREAM_INFER }
+        let infers = [INFER, STREAM_INFER].contains(&path);
+        let size = if infers { SizeLimit::of_inference(self.app.max_input_size) } else { SizeLimit::CONTROL };
+        Limits { size, time: self.app.client_timeout, may_be_quiet: path == STREAM_INFER }
     }
 }
 
@@ -105,9 +97,11 @@ impl hyper::service::Service<Request<Incoming>> for GrpcService {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let limits = self.limits(request.uri().path());
         let request_id = request.headers().get(request_id::HEADER).cloned();
-        let mut request = request.map(|body| Body::new(RequestBody::new(body, limits)));
+        let held = Arc::new(self.app.request_memory.hold());
+        let body = |body| Body::new(RequestBody::new(body, limits, Arc::clone(&held)));
+        let mut request = request.map(body);
         request.extensions_mut().insert(self.peer);
-        Refusals { answer: self.routes.call(request), size: limits.size, request_id }
+        Refusals { answer: self.routes.call(request), size: limits.size, request_id, _held: held }
     }
 }
 
@@ -119,6 +113,8 @@ pin_project! {
         answer: F,
         size: SizeLimit,
         request_id: Option<HeaderValue>,
+        // Until the answer is there.
+        _held: Arc<Held>,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt};
 use model::Parameter;
+use prost_reflect::prost::Message as _;
 use proto::v2::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use tonic::Status;
 
@@ -30,7 +31,11 @@ pub(super) fn answers(
             let message = message.map_err(|status| caller.refused(status, &app))?;
             let id = message.id.clone();
             let call = Call::streamed(&message, &caller);
-            let result = infer(&app, message, &call.request_id, call.arrived).await;
+            let held = app.request_memory.hold(); // until this is answered
+            let result = match held.grow(message.encoded_len()) {
+                Ok(()) => infer(&app, message, &call.request_id, call.arrived).await,
+                Err(spent) => Err(spent),
+            };
             call.log_inference(&result);
             result
                 .map(answer)

@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use model::InferError;
 
 use crate::blocking;
+use crate::request_memory::Held;
 use crate::size_limit::{PROGRESS, SizeLimit};
 
 /// What a body may be.
@@ -30,11 +31,12 @@ const ALIGNMENT: usize = 64;
 const AHEAD: usize = 1 << 20;
 
 /// Reads `body` whole. `header_length` is the length of the JSON that binary tensors follow: the first of
-/// them is placed at an aligned address.
+/// them is placed at an aligned address. `held` counts what it takes.
 pub(super) async fn read<B>(
     mut body: B,
     header_length: Option<usize>,
     limits: BodyLimits,
+    held: &Held,
 ) -> Result<Bytes, InferError>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -48,6 +50,7 @@ where
     let mut whole: Vec<u8> = Vec::new();
     let mut padding = 0;
     while let Some(data) = next_data(&mut body, started, whole.len() - padding, limits).await? {
+        held.grow(data.len())?;
         if whole.is_empty() {
             if announced == Some(data.len()) || body.is_end_stream() {
                 return within(data, limits.size);
@@ -145,11 +148,15 @@ pub(super) async fn decompress(
     body: Bytes,
     encoding: Encoding,
     limits: BodyLimits,
+    held: &Held,
 ) -> Result<Bytes, InferError> {
-    if body.len() <= INLINE {
-        return inflate(&body, encoding, limits.size);
-    }
-    blocking::run("decompressing the request", move || inflate(&body, encoding, limits.size)).await?
+    let inflated = if body.len() <= INLINE {
+        inflate(&body, encoding, limits.size)?
+    } else {
+        blocking::run("decompressing the request", move || inflate(&body, encoding, limits.size)).await??
+    };
+    held.grow(inflated.len())?;
+    Ok(inflated)
 }
 
 fn inflate(body: &[u8], encoding: Encoding, limit: SizeLimit) -> Result<Bytes, InferError> {
@@ -201,8 +208,13 @@ mod tests {
     use http_body::{Frame, SizeHint};
 
     use super::*;
+    use crate::request_memory::RequestMemory;
 
     const LIMITS: BodyLimits = BodyLimits { size: size(1000), time: Duration::from_secs(5) };
+
+    fn held() -> Held {
+        RequestMemory::new(1 << 30).hold()
+    }
 
     const fn size(bytes: usize) -> SizeLimit {
         SizeLimit::of_inference(bytes)
@@ -241,20 +253,24 @@ mod tests {
 
     #[tokio::test]
     async fn parts_become_one_with_tensors_aligned() {
-        let body = read(parts(&[b"{js", b"on}ten", b"sor"], Some(12)), Some(6), LIMITS).await.unwrap();
+        let body =
+            read(parts(&[b"{js", b"on}ten", b"sor"], Some(12)), Some(6), LIMITS, &held()).await.unwrap();
         assert_eq!(&body[..], b"{json}tensor");
         assert_eq!(body[6..].as_ptr().addr() % ALIGNMENT, 0);
-        assert_eq!(read(parts(&[], Some(0)), None, LIMITS).await.unwrap(), "");
+        assert_eq!(read(parts(&[], Some(0)), None, LIMITS, &held()).await.unwrap(), "");
     }
 
     #[tokio::test]
     async fn a_body_over_the_limit_is_refused_announced_or_not() {
-        let announced = read(parts(&[], Some(1001)), None, LIMITS).await.unwrap_err();
+        let announced = read(parts(&[], Some(1001)), None, LIMITS, &held()).await.unwrap_err();
         assert!(announced.to_string().contains("1001 bytes exceeds the maximum allowed input size of 1000"));
         let chunks = [&[0_u8; 600][..], &[0; 600]];
-        assert!(matches!(read(parts(&chunks, None), None, LIMITS).await, Err(InferError::TooLarge { .. })));
         assert!(matches!(
-            read(parts(&[&[0; 1001]], None), None, LIMITS).await,
+            read(parts(&chunks, None), None, LIMITS, &held()).await,
+            Err(InferError::TooLarge { .. })
+        ));
+        assert!(matches!(
+            read(parts(&[&[0; 1001]], None), None, LIMITS, &held()).await,
             Err(InferError::TooLarge { .. })
         ));
     }
@@ -262,7 +278,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_stops_sending_is_told_what_came() {
         let body = Parts { parts: [vec![0; 10]].into(), length: Some(20), stalls: true };
-        let error = read(body, None, LIMITS).await.unwrap_err();
+        let error = read(body, None, LIMITS, &held()).await.unwrap_err();
         assert_eq!(error, InferError::BodyTimeout { waited: LIMITS.time, received: 10 });
     }
 

@@ -38,9 +38,13 @@ pub(super) async fn infer(
     let limits = limits(app);
     app.expect_ready(&name, version)?;
     let in_place = header_length.filter(|_| encoding.is_none());
-    let mut body = body::read(exchange.request.body_mut(), in_place, limits).await?;
+    let held = app.request_memory.hold(); // until this is answered
+    let mut body = body::read(exchange.request.body_mut(), in_place, limits, &held).await?;
     if let Some(encoding) = encoding {
-        body = body::decompress(body, encoding, limits).await?;
+        body = body::decompress(body, encoding, limits, &held).await?;
+    }
+    if header_length.is_none() {
+        held.grow(body.len())?; // what the JSON becomes
     }
     let decoded = match header_length {
         Some(0) => raw_binary(app, model, version, body)?,

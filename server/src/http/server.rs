@@ -211,7 +211,7 @@ impl HttpService {
     async fn json_body(&self, exchange: &mut Exchange) -> Result<Value, InferError> {
         let incoming = exchange.request.body_mut();
         let limits = BodyLimits { size: SizeLimit::CONTROL, ..limits(&self.app) };
-        let bytes = body::read(incoming, None, limits).await?;
+        let bytes = body::read(incoming, None, limits, &self.app.request_memory.hold()).await?;
         if bytes.is_empty() {
             return Ok(Value::Object(serde_json::Map::new()));
         }

@@ -106,9 +106,9 @@ fn a_body_that_decompresses_without_end_is_refused_in_bounded_memory() {
         answer.refuses(400, &["decompressed", &format!("{LIMIT} bytes"), "--http-max-input-size"]);
         server.still_serves();
     }
-    // The allocator keeps some of what it had for one of them, but not of every one.
+    // Each thread that decompresses keeps some of what it had; all bombs together would be 768 MB.
     let grown = server.resident().saturating_sub(before);
-    assert!(grown < 6 * LIMIT as u64, "{} MB more", grown >> 20);
+    assert!(grown < 10 * LIMIT as u64, "{} MB more", grown >> 20);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use crate::raw_http::{Connection, post};
-use crate::real_server::{SMALL_REQUEST, Server, Setup};
+use crate::real_server::{SMALL_REQUEST, Server, Setup, wait_until};
 use crate::repository_files::samples;
 
 const INFER: &str = "/v2/models/identity/infer";
@@ -177,4 +177,30 @@ fn a_crowd_of_stalled_clients_delays_nobody() {
     assert!(grown < 50 << 20, "{} MB more", grown >> 20);
     drop(stalled);
     server.still_serves();
+}
+
+/// Half a body of a megabyte.
+fn half_a_body(server: &Server) -> Connection {
+    let request = post(INFER, "", &vec![b' '; 1 << 20]);
+    let mut connection = server.connect();
+    connection.send(&request[..request.len() / 2]);
+    connection
+}
+
+#[test]
+fn requests_together_take_no_more_memory_than_they_may() {
+    let server = Setup::over(&samples()).option("--max-request-memory=1000000").start();
+    let held = || server.metric("volley_request_memory_bytes").unwrap();
+    let first = half_a_body(&server);
+    wait_until("the first is counted", || held() > 400_000.0);
+    let second = half_a_body(&server);
+    wait_until("the second is counted", || held() > 800_000.0);
+    let mut third = half_a_body(&server);
+    third.answer().refuses(503, &["1000000 bytes", "--max-request-memory"]);
+    server.still_serves();
+    drop((first, second));
+    wait_until("what they took is given back", || held() == 0.0);
+    let padded = |spaces| format!("{SMALL_REQUEST}{}", " ".repeat(spaces));
+    assert_eq!(server.post(INFER, padded(700_000)).status, 503, "JSON counts twice");
+    assert_eq!(server.post(INFER, padded(400_000)).status, 200);
 }
