@@ -27,6 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("server/inference", &["model", "proto"]),
     ("server/ort_backend", &["inference", "model", "proto"]),
     ("clients/rust", &["proto"]),
+    ("loadtest", &["volley-client"]),
     ("benches", &[]),
     ("xtask", &[]),
 ];
