@@ -28,7 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("server/ort_backend", &["inference", "model", "proto"]),
     ("clients/rust", &["proto"]),
     ("loadtest", &["volley-client"]),
-    ("benches", &[]),
+    ("benches", &["inference", "model", "proto", "traffic", "volley"]),
     ("xtask", &[]),
 ];
 
@@ -49,6 +49,7 @@ const KNOWS_WIRE: &[&str] = &[
     "server/src/describe.rs",
     "server/src/cli",
     "server/tests/",
+    "benches/",
     "fuzz/",
 ];
 

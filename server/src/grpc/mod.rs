@@ -6,7 +6,7 @@
 
 mod contents;
 mod health;
-mod infer;
+pub mod infer;
 mod server;
 mod service;
 pub mod status;
