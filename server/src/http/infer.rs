@@ -102,7 +102,7 @@ impl Binary {
 
 /// How the body is compressed, or the answer that says which ways there are.
 fn content_encoding(exchange: &Exchange) -> Result<Option<Encoding>, Box<Answer>> {
-    match exchange.header(CONTENT_ENCODING.as_str()).unwrap_or("identity") {
+    match exchange.header(&CONTENT_ENCODING).unwrap_or("identity") {
         "" | "identity" => Ok(None),
         name if name.eq_ignore_ascii_case("gzip") => Ok(Some(Encoding::Gzip)),
         name if name.eq_ignore_ascii_case("deflate") => Ok(Some(Encoding::Deflate)),
