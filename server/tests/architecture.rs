@@ -27,7 +27,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("server/inference", &["model", "proto"]),
     ("server/ort_backend", &["inference", "model", "proto"]),
     ("clients/rust", &["proto"]),
-    ("benches", &[]),
+    ("loadtest", &["volley-client"]),
+    ("benches", &["inference", "model", "proto", "traffic", "volley"]),
     ("xtask", &[]),
 ];
 
@@ -48,6 +49,7 @@ const KNOWS_WIRE: &[&str] = &[
     "server/src/describe.rs",
     "server/src/cli",
     "server/tests/",
+    "benches/",
     "fuzz/",
 ];
 

@@ -29,7 +29,7 @@ enum Stage {
     Fmt,
     /// Clippy has nothing to say
     Clippy,
-    /// The Rust tests pass, those in the documentation too
+    /// The Rust tests pass, those in the documentation too, and each bench runs once
     Rust,
     /// The documentation has no broken link
     Docs,
@@ -131,6 +131,8 @@ fn rust(workspace: &Workspace) -> Result<Tally> {
     };
     let mut tally = rust_tests(&mut workspace.cargo(unit))?;
     tally += rust_tests(&mut workspace.cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]))?;
+    // Without `--bench`, Criterion runs each bench once and measures nothing.
+    tally += check(&mut workspace.cargo(&["test", "--package", "benches", "--bench", "time"]))?;
     Ok(tally)
 }
 

@@ -33,7 +33,11 @@ pub(super) async fn infer(
     Ok(encode(response))
 }
 
-fn decode(message: ModelInferRequest) -> Result<InferRequest, InferError> {
+/// Decodes `message`; raw contents are taken over, not copied.
+///
+/// # Errors
+/// When it is not what the protocol says; the error names the tensor and the values.
+pub fn decode(message: ModelInferRequest) -> Result<InferRequest, InferError> {
     let ModelInferRequest { model_name, model_version, id, parameters, inputs, outputs, raw_input_contents } =
         message;
     let model = ModelName::parse(&model_name).map_err(|_| InferError::UnknownModel { model: model_name })?;
@@ -135,7 +139,8 @@ fn request_parameters(message: HashMap<String, InferParameter>) -> Result<Parame
     Ok(parameters)
 }
 
-fn encode(response: InferResponse) -> ModelInferResponse {
+/// Encodes `response`, every output as raw contents.
+pub fn encode(response: InferResponse) -> ModelInferResponse {
     let mut raw_output_contents = Vec::with_capacity(response.outputs.len());
     let mut outputs = Vec::with_capacity(response.outputs.len());
     for Tensor { name, datatype, shape, data } in response.outputs {

@@ -9,7 +9,7 @@ mod call;
 mod codec;
 mod contents;
 mod health;
-mod infer;
+pub mod infer;
 mod inference_service;
 mod request_body;
 mod server;

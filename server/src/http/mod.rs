@@ -10,7 +10,7 @@ mod body;
 pub mod codec;
 mod compression;
 mod infer;
-mod routes;
+pub mod routes;
 mod server;
 pub mod status;
 mod unread;

@@ -11,16 +11,26 @@ use crate::describe::{GENERATE, MODEL_CONTROL, SHARED_MEMORY, TRACE};
 
 /// What a route asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Question {
+pub enum Question {
+    /// What the server is, and which extensions it has.
     ServerMetadata,
+    /// Whether the process answers.
     Live,
+    /// Whether the server takes requests.
     Ready,
+    /// What a model takes and gives.
     ModelMetadata,
+    /// Whether a model takes requests.
     ModelReady,
+    /// The configuration of a model.
     ModelConfig,
+    /// What a model, or every model, has done.
     Statistics,
+    /// An inference.
     Infer,
+    /// Every model and its state.
     Index,
+    /// The settings of the log, to read or to change.
     Logging,
     /// Part of the protocol, but served by later work; the sentence says what.
     NotYet(&'static str),
@@ -94,28 +104,36 @@ static ROUTER: LazyLock<Router<Methods>> = LazyLock::new(|| {
 
 /// A request that found its route.
 #[derive(Debug)]
-pub(super) struct Matched<'a> {
-    pub(super) question: Question,
+pub struct Matched<'a> {
+    /// What is asked.
+    pub question: Question,
     /// The route as written in the table, for the access log.
-    pub(super) route: &'static str,
-    pub(super) model: Option<Cow<'a, str>>,
+    pub route: &'static str,
+    /// The model in the path, percent-decoded.
+    pub model: Option<Cow<'a, str>>,
     /// Digits, as the route demands.
-    pub(super) version: Option<&'a str>,
-    pub(super) repository: Option<&'a str>,
+    pub version: Option<&'a str>,
+    /// The repository in the path.
+    pub repository: Option<&'a str>,
 }
 
 /// Why a request found none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoRoute {
+pub enum NoRoute {
+    /// No route has the path.
     NotFound,
-    /// The path is there; `allow` lists its methods.
+    /// One has it, but not for the method.
     MethodNotAllowed {
+        /// The methods that it has, as the header `Allow` lists them.
         allow: &'static str,
     },
 }
 
 /// Finds the route of `path`, which is matched whole: a trailing slash is another path.
-pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Matched<'a>, NoRoute> {
+///
+/// # Errors
+/// When there is none for `path`, or it is not for `method`.
+pub fn find<'a>(method: &Method, path: &'a str) -> Result<Matched<'a>, NoRoute> {
     let found = ROUTER.at(path).map_err(|_| NoRoute::NotFound)?;
     let version = found.params.get("version");
     if version.is_some_and(|version| !version.bytes().all(|byte| byte.is_ascii_digit())) {

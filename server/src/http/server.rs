@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -30,6 +30,9 @@ use crate::readiness::Stage;
 use crate::request_id::{self, RequestId};
 use crate::request_rules::parse_version;
 use crate::size_limit::SizeLimit;
+
+/// Parsed once: looking a header up by text parses the text each time.
+const REQUEST_ID: HeaderName = HeaderName::from_static(request_id::HEADER);
 
 /// hyper's settings for HTTP/1.1 and HTTP/2 without TLS.
 pub fn builder() -> Builder<TokioExecutor> {
@@ -86,13 +89,13 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &HeaderName) -> Option<&str> {
         self.request.headers().get(name)?.to_str().ok()
     }
 
     /// Chooses the request's id, once its own is known.
     pub(super) fn identify(&mut self, id: &str) -> RequestId {
-        let chosen = RequestId::choose(id, self.header(request_id::HEADER));
+        let chosen = RequestId::choose(id, self.header(&REQUEST_ID));
         self.request_id = Some(chosen.clone());
         chosen
     }
@@ -119,13 +122,13 @@ impl HttpService {
             Err(NoRoute::NotFound) => answer::refusal(StatusCode::NOT_FOUND, "Not Found"),
             Err(NoRoute::MethodNotAllowed { allow }) => answer::method_not_allowed(allow),
         };
-        if let Some(id) = exchange.request.headers().get(request_id::HEADER) {
-            answer.headers_mut().insert(request_id::HEADER, id.clone());
+        if let Some(id) = exchange.request.headers().get(&REQUEST_ID) {
+            answer.headers_mut().insert(REQUEST_ID, id.clone());
         } else if !answer.status().is_success() {
             // By which the caller can ask about this in the log.
             let id = exchange.request_id.clone().unwrap_or_else(|| exchange.identify(""));
             if let Ok(id) = id.as_str().parse() {
-                answer.headers_mut().insert(request_id::HEADER, id);
+                answer.headers_mut().insert(REQUEST_ID, id);
             }
         }
         unread::settle(&mut exchange.request, bytes_in, &mut answer, limits(&self.app)).await;

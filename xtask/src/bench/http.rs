@@ -5,9 +5,10 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use super::figure::{Figure, Unit};
 use super::server::Server;
 use super::wrk::{self, Load, Measured};
-use super::{Args, directory, median};
+use super::{Args, directory, median, require};
 use crate::workspace::Workspace;
 use crate::{child, models};
 
@@ -21,12 +22,15 @@ struct Row {
     connections: u32,
     floor: Measured,
     volley: Measured,
+    /// What is compared with a baseline.
+    figures: Vec<Figure>,
 }
 
 /// Measures, prints a table and writes `target/bench/http.json`.
-pub(super) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
-    let packages = ["build", "--release", "--package", "volley", "--package", "benches", "--bins"];
-    child::run(&mut workspace.cargo(&packages))?;
+pub(super) fn run(workspace: &Workspace, args: &Args) -> Result<Vec<Figure>> {
+    require("wrk")?;
+    let packages = ["build", "--release", "--package", "volley", "--package", "benches"];
+    child::run(workspace.cargo(&packages).args(["--bin", "volley", "--bin", "http_floor"]))?;
     let repository = directory(workspace).join("models");
     models::generate(workspace, "models.py", &repository, &[MODEL.to_owned()])?;
 
@@ -49,7 +53,8 @@ pub(super) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         println!("{row}");
         rows.push(row);
     }
-    write(workspace, args, repeats, &rows)
+    write(workspace, args, repeats, &rows)?;
+    Ok(rows.into_iter().flat_map(|row| row.figures).collect())
 }
 
 /// Loads the two servers in turn, so that whatever else the machine does meets both.
@@ -59,7 +64,25 @@ fn compare(floor: &Server, volley: &Server, load: &Load<'_>, repeats: usize) -> 
         floors.push(wrk::drive(floor, load).context("the floor")?);
         volleys.push(wrk::drive(volley, load).context("volley")?);
     }
-    Ok(Row { connections: load.connections, floor: middle(&floors), volley: middle(&volleys) })
+    let figures = figures(load.connections, &floors, &volleys);
+    Ok(Row { connections: load.connections, floor: middle(&floors), volley: middle(&volleys), figures })
+}
+
+/// The share of the floor that volley reaches varies least: what else the machine does meets both.
+fn figures(connections: u32, floors: &[Measured], volleys: &[Measured]) -> Vec<Figure> {
+    let figure =
+        |case: &str, unit, values: Vec<f64>| Figure::of(format!("http/{connections}/{case}"), unit, &values);
+    let pairs = floors.iter().zip(volleys);
+    vec![
+        figure("throughput", Unit::PerSecond, volleys.iter().map(|run| run.per_second).collect()),
+        figure(
+            "of_floor",
+            Unit::OfFloor,
+            pairs.map(|(floor, run)| run.per_second / floor.per_second).collect(),
+        ),
+        figure("p99", Unit::Microseconds, volleys.iter().map(|run| run.p99_micros).collect()),
+        figure("cpu", Unit::Microseconds, volleys.iter().map(|run| run.cpu_micros).collect()),
+    ]
 }
 
 /// The median of each figure by itself.
@@ -113,7 +136,7 @@ fn heading() -> String {
 
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Row { connections, floor, volley } = self;
+        let Row { connections, floor, volley, figures: _ } = self;
         write!(
             f,
             "{connections:>11} | {:>9.0} {:>9.0} {:>5.2} | {:>8.0} {:>8.0} | {:>8.0} {:>8.0} | {:>6.1} {:>6.1}",

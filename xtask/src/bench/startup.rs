@@ -2,15 +2,16 @@
 
 use anyhow::Result;
 
+use super::Args;
+use super::figure::{Figure, Unit};
 use super::server::Server;
-use super::{Args, median};
 use crate::child;
 use crate::workspace::Workspace;
 
 const REPEATS: usize = 5;
 
-/// Starts the release build several times and prints the medians.
-pub(super) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+/// Starts the release build several times; the medians count.
+pub(super) fn run(workspace: &Workspace, args: &Args) -> Result<Vec<Figure>> {
     child::run(&mut workspace.cargo(&["build", "--release", "--package", "volley"]))?;
     let repeats = args.repeats.map_or(REPEATS, Into::into);
     let (mut ready, mut resident) = (Vec::new(), Vec::new());
@@ -19,10 +20,8 @@ pub(super) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         ready.push(server.ready_after.as_secs_f64() * 1e3);
         resident.push(server.resident_mib()?);
     }
-    println!(
-        "ready after {:.0} ms, {:.0} MiB resident when idle (median of {repeats})",
-        median(ready),
-        median(resident)
-    );
-    Ok(())
+    Ok(vec![
+        Figure::of("startup/ready".to_owned(), Unit::Milliseconds, &ready),
+        Figure::of("startup/resident".to_owned(), Unit::Mebibytes, &resident),
+    ])
 }
