@@ -5,5 +5,6 @@
 mod compare;
 mod measurement;
 mod report;
+mod server_side;
 
 fn main() {}
