@@ -54,7 +54,12 @@ impl Timer {
     pub(crate) fn new(clock: Clock) -> io::Result<Timer> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let file = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Timer { clock, file: AsyncFd::new(file)? })
+        #[expect(
+            deprecated,
+            reason = "what replaces it is unsafe for types whose file changes under it; an OwnedFd's does not"
+        )]
+        let file = AsyncFd::new(file)?;
+        Ok(Timer { clock, file })
     }
 
     /// Waits until the clock shows `at`.

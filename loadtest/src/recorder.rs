@@ -57,6 +57,8 @@ pub(crate) struct Tally {
     pub(crate) items_in_window: u64,
     /// Requests that ended while the window was open.
     pub(crate) ended_in_window: u64,
+    /// All requests that ended, in the warm-up, too.
+    pub(crate) ended: u64,
     /// Processor time of the thread while the window was open.
     pub(crate) cpu_nanos: u64,
     /// The first wrong answer, with its values.
@@ -108,6 +110,7 @@ impl Recorder {
             answered_in_window: 0,
             items_in_window: 0,
             ended_in_window: 0,
+            ended: 0,
             cpu_nanos: 0,
             example: None,
             last: 0,
@@ -117,6 +120,7 @@ impl Recorder {
 
     /// Takes note that `sent` ended at `now`.
     pub(crate) fn ended(&mut self, sent: &Sent, now: u64, outcome: Result<(), Problem>) {
+        self.tally.ended += 1;
         if (self.window.open..self.window.close).contains(&now) {
             self.tally.ended_in_window += 1;
             if outcome.is_ok() {

@@ -113,7 +113,8 @@ impl FromStr for Measure {
             "throughput" => return Ok(Measure::Throughput),
             _ => {}
         }
-        let percentile = text.strip_prefix('p').filter(|digits| digits.starts_with(|c: char| c.is_ascii_digit()));
+        let percentile =
+            text.strip_prefix('p').filter(|digits| digits.starts_with(|c: char| c.is_ascii_digit()));
         let percentile = percentile.and_then(|digits| digits.parse::<f64>().ok());
         match percentile.filter(|percentile| (0.0..=100.0).contains(percentile)) {
             Some(percentile) => Ok(Measure::Percentile(percentile)),

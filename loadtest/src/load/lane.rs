@@ -78,10 +78,6 @@ pub(super) async fn connect(setting: &Setting, share: Share) -> Ready {
 }
 
 impl Lane {
-    pub(super) fn new(setting: Setting, share: Share, clock: Clock, out: Sender<Piece>) -> LaneStart {
-        LaneStart { setting, share, clock, out }
-    }
-
     /// The processor time it took to send is counted between the first and the last look inside the window.
     async fn watch(&self) {
         let every = (self.spec.timeout / 20).clamp(Duration::from_millis(1), Duration::from_millis(20));
@@ -203,10 +199,10 @@ impl Lane {
 /// A lane about to begin.
 #[derive(Debug)]
 pub(super) struct LaneStart {
-    setting: Setting,
-    share: Share,
-    clock: Clock,
-    out: Sender<Piece>,
+    pub(super) setting: Setting,
+    pub(super) share: Share,
+    pub(super) clock: Clock,
+    pub(super) out: Sender<Piece>,
 }
 
 impl LaneStart {
@@ -240,9 +236,9 @@ impl LaneStart {
         };
         let scheduled = schedule.is_some();
         let pattern = schedule.cloned().unwrap_or(crate::arrivals::Pattern::Trace([].into()));
-        let budget = spec.requests.map_or(u64::MAX, |requests| {
-            part(usize::try_from(requests).unwrap_or(usize::MAX), share) as u64
-        });
+        let budget = spec
+            .requests
+            .map_or(u64::MAX, |requests| part(usize::try_from(requests).unwrap_or(usize::MAX), share) as u64);
         let lane = Lane {
             clock,
             window,

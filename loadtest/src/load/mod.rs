@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-use self::lane::Lane;
+use self::lane::LaneStart;
 use crate::arrivals::{Pattern, Share};
 use crate::clock::Clock;
 use crate::recorder::{Piece, Tally, Window};
@@ -116,7 +116,7 @@ async fn send(setting: Setting, share: Share, begin: &Begin, out: Sender<Piece>)
     let ready = lane::connect(&setting, share).await;
     begin.barrier.wait();
     let clock = *begin.clock.get_or_init(Clock::start);
-    Lane::new(setting, share, clock, out).run(ready).await
+    LaneStart { setting, share, clock, out }.run(ready).await
 }
 
 /// Of `total` things, those that `share` has.

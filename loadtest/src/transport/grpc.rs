@@ -175,8 +175,11 @@ impl Messages {
         if come.len() < end {
             return Ok(None);
         }
-        let mut message =
-            if self.joined.is_empty() { self.piece.split_to(end) } else { self.joined.split_to(end).freeze() };
+        let mut message = if self.joined.is_empty() {
+            self.piece.split_to(end)
+        } else {
+            self.joined.split_to(end).freeze()
+        };
         Ok(Some(message.split_off(PREFIX)))
     }
 }
@@ -255,7 +258,9 @@ mod tests {
             status(Some(&trailers("14", "full"))),
             Err(Failure::Failed("status UNAVAILABLE: full".to_owned()))
         );
-        assert!(matches!(status(Some(&trailers("99", ""))), Err(Failure::Failed(text)) if text == "status 99: "));
+        assert!(
+            matches!(status(Some(&trailers("99", ""))), Err(Failure::Failed(text)) if text == "status 99: ")
+        );
         assert!(matches!(status(None), Err(Failure::Broken(_))));
     }
 

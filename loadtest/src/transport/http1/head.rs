@@ -102,7 +102,10 @@ mod tests {
     #[test]
     fn the_end_of_a_body_is_found_as_the_head_says() {
         let known = head("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nbody");
-        assert_eq!((known.status, known.length, known.close, known.bytes), (200, Length::Known(12), false, 39));
+        assert_eq!(
+            (known.status, known.length, known.close, known.bytes),
+            (200, Length::Known(12), false, 39)
+        );
         let chunked = head("HTTP/1.1 503 X\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n");
         assert_eq!((chunked.status, chunked.length), (503, Length::Chunked));
         assert_eq!(head("HTTP/1.1 200 OK\r\n\r\n").length, Length::UntilClose);
@@ -119,7 +122,8 @@ mod tests {
 
     #[test]
     fn the_json_part_has_its_length() {
-        let head = head("HTTP/1.1 200 OK\r\ninference-header-content-length: 77\r\ncontent-length: 99\r\n\r\n");
+        let head =
+            head("HTTP/1.1 200 OK\r\ninference-header-content-length: 77\r\ncontent-length: 99\r\n\r\n");
         assert_eq!(head.json_length, Some(77));
     }
 
