@@ -27,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("server/inference", &["model", "proto"]),
     ("server/ort_backend", &["inference", "model", "proto"]),
     ("clients/rust", &["proto"]),
-    ("loadtest", &["volley-client"]),
+    ("loadtest", &["proto", "volley-client"]),
     ("benches", &[]),
     ("xtask", &[]),
 ];
@@ -49,6 +49,7 @@ const KNOWS_WIRE: &[&str] = &[
     "server/src/describe.rs",
     "server/src/cli",
     "server/tests/",
+    "loadtest/tests/",
     "fuzz/",
 ];
 
