@@ -1,5 +1,7 @@
 //! The program over gRPC, against a server that speaks HTTP/2 and does as it is told.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod server;
 
 use std::net::SocketAddr;

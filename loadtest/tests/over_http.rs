@@ -1,5 +1,7 @@
 //! The program over HTTP, against servers that behave and that do not.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod server;
 
 use std::sync::{Condvar, Mutex};
@@ -29,9 +31,13 @@ fn every_way_to_end_an_answer_is_understood() {
         ANSWER.len() - 16,
         &ANSWER[16..]
     );
-    let closing = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{ANSWER}", ANSWER.len());
+    let closing =
+        format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{ANSWER}", ANSWER.len());
     let until_close = format!("HTTP/1.1 200 OK\r\n\r\n{ANSWER}");
-    let interim = format!("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{ANSWER}", ANSWER.len());
+    let interim = format!(
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{ANSWER}",
+        ANSWER.len()
+    );
     let server = Server::start(move |n| match n % 6 {
         0 => Reply::Bytes(chunked.clone().into_bytes()),
         1 => Reply::Last(closing.clone().into_bytes()),
@@ -175,9 +181,8 @@ fn what_is_not_http_is_an_error_of_its_own() {
         _ => Reply::Last(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort".to_vec()),
     });
     let ran = run(&server.url, "-c 1 -n 40 --warmup 0");
-    let kinds: Vec<_> = ran.errors().into_iter().map(|(kind, count)| (kind, count)).collect();
     assert_eq!(
-        kinds,
+        ran.errors(),
         [
             ("the answer is not HTTP".to_owned(), 20),
             ("the connection was closed in the middle of an answer".to_owned(), 20)
@@ -209,7 +214,8 @@ fn a_server_without_metadata_takes_requests_from_a_file() {
     let server = Server::with_metadata(false, |_| right());
     let folder = tempfile::tempdir().unwrap();
     let request = folder.path().join("request.json");
-    std::fs::write(&request, r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[1,2]}]}"#).unwrap();
+    std::fs::write(&request, r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[1,2]}]}"#)
+        .unwrap();
     for protocol in ["http-json", "http-binary"] {
         let ran = run(
             &server.url,
@@ -228,10 +234,8 @@ fn models_are_asked_by_weight_and_version() {
     let folder = tempfile::tempdir().unwrap();
     let request = folder.path().join("request.json");
     std::fs::write(&request, r#"{"inputs":[]}"#).unwrap();
-    let ran = run(
-        &server.url,
-        &format!("--model other:3=4 -n 1000 --warmup 0 --input {}", request.display()),
-    );
+    let ran =
+        run(&server.url, &format!("--model other:3=4 -n 1000 --warmup 0 --input {}", request.display()));
     assert_eq!(ran.status, 0, "{}", ran.err);
     let other = server.paths().iter().filter(|path| *path == "/v2/models/other/versions/3/infer").count();
     // Five deviations of a binomial count are 64.
@@ -275,10 +279,8 @@ fn every_report_is_written() {
     let server = Server::start(|_| right());
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();
-    let ran = run(
-        &server.url,
-        &format!("-n 50 --warmup 0 --csv {} --html {}", file("a.csv"), file("a.html")),
-    );
+    let ran =
+        run(&server.url, &format!("-n 50 --warmup 0 --csv {} --html {}", file("a.csv"), file("a.html")));
     assert_eq!(ran.status, 0, "{}", ran.err);
     assert!(std::fs::read_to_string(file("a.csv")).unwrap().lines().count() == 2);
     assert!(std::fs::read_to_string(file("a.html")).unwrap().starts_with("<!DOCTYPE html>"));

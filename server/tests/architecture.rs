@@ -62,6 +62,12 @@ const DECIDES: &[&str] = &[
     "server/traffic/src/",
     "server/inference/src/config",
     "server/inference/src/repository/version_policy",
+    "loadtest/src/arrivals.rs",
+    "loadtest/src/expect.rs",
+    "loadtest/src/outcome.rs",
+    "loadtest/src/recorder.rs",
+    "loadtest/src/search.rs",
+    "loadtest/src/slo.rs",
 ];
 
 /// How a program reads the time.

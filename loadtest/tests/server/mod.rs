@@ -1,5 +1,6 @@
 //! A server of a few lines that does as it is told, and the program run against it.
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,16 +12,16 @@ use std::thread;
 use serde_json::Value;
 
 /// The metadata of every model.
-pub const METADATA: &str = r#"{"name":"m","versions":["1"],"platform":"test",
+pub(crate) const METADATA: &str = r#"{"name":"m","versions":["1"],"platform":"test",
     "inputs":[{"name":"x","datatype":"FP32","shape":[-1,2]}],
     "outputs":[{"name":"y","datatype":"FP32","shape":[-1,1]}]}"#;
 
 /// The answer to every inference.
-pub const ANSWER: &str =
+pub(crate) const ANSWER: &str =
     r#"{"model_name":"m","outputs":[{"name":"y","datatype":"FP32","shape":[1,1],"data":[0.5]}]}"#;
 
 /// What the server does with one inference.
-pub enum Reply {
+pub(crate) enum Reply {
     /// These bytes.
     Bytes(Vec<u8>),
     /// These bytes, and the connection is closed.
@@ -32,8 +33,8 @@ pub enum Reply {
 }
 
 /// A server on a port that the system picked.
-pub struct Server {
-    pub url: String,
+pub(crate) struct Server {
+    pub(crate) url: String,
     shared: Arc<Shared>,
 }
 
@@ -46,23 +47,26 @@ struct Shared {
 }
 
 /// An HTTP answer with `body`.
-pub fn answer(status: &str, body: &str) -> Vec<u8> {
+pub(crate) fn answer(status: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
 /// The right answer.
-pub fn right() -> Reply {
+pub(crate) fn right() -> Reply {
     Reply::Bytes(answer("200 OK", ANSWER))
 }
 
 impl Server {
     /// A server that replies to the n-th inference, from 0, as `reply` says. `reply` may block.
-    pub fn start(reply: impl Fn(u64) -> Reply + Send + Sync + 'static) -> Server {
+    pub(crate) fn start(reply: impl Fn(u64) -> Reply + Send + Sync + 'static) -> Server {
         Server::with_metadata(true, reply)
     }
 
     /// As [`Server::start`]; without metadata every route but inference is unknown.
-    pub fn with_metadata(metadata: bool, reply: impl Fn(u64) -> Reply + Send + Sync + 'static) -> Server {
+    pub(crate) fn with_metadata(
+        metadata: bool,
+        reply: impl Fn(u64) -> Reply + Send + Sync + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
@@ -89,12 +93,12 @@ impl Server {
     }
 
     /// Inferences seen.
-    pub fn seen(&self) -> u64 {
+    pub(crate) fn seen(&self) -> u64 {
         self.shared.seen.load(Ordering::SeqCst)
     }
 
     /// The paths of the inferences seen.
-    pub fn paths(&self) -> Vec<String> {
+    pub(crate) fn paths(&self) -> Vec<String> {
         self.shared.paths.lock().unwrap().clone()
     }
 }
@@ -162,43 +166,43 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<(String, String)> {
 }
 
 /// What a run of the program gave.
-pub struct Ran {
-    pub status: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) status: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
     /// The JSON file, when it was written.
-    pub json: Value,
+    pub(crate) json: Value,
 }
 
 impl Ran {
     /// The first run.
-    pub fn run(&self) -> &Value {
+    pub(crate) fn run(&self) -> &Value {
         assert!(self.json["runs"][0].is_object(), "no run: {} {}", self.out, self.err);
         &self.json["runs"][0]
     }
 
     /// A figure of the first run, such as `/latency/max`, in the file's unit.
-    pub fn figure(&self, path: &str) -> f64 {
+    pub(crate) fn figure(&self, path: &str) -> f64 {
         let value = self.run().pointer(path).and_then(Value::as_f64);
         value.unwrap_or_else(|| panic!("no {path} in {}", self.run()))
     }
 
     /// The kinds of errors of the first run, with their counts.
-    pub fn errors(&self) -> Vec<(String, u64)> {
+    pub(crate) fn errors(&self) -> Vec<(String, u64)> {
         let errors = self.run()["errors"].as_object().unwrap();
         errors.iter().map(|(kind, count)| (kind.clone(), count.as_u64().unwrap())).collect()
     }
 }
 
 /// The program with `args`, ready to run.
-pub fn command(args: &str) -> Command {
+pub(crate) fn command(args: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_volley-load"));
     command.args(args.split_whitespace()).stdin(Stdio::null());
     command
 }
 
 /// Runs the program against the model `m` of a server at `url`, with further `args`.
-pub fn run(url: &str, args: &str) -> Ran {
+pub(crate) fn run(url: &str, args: &str) -> Ran {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("out.json");
     let mut command = command(&format!("--model m --url {url} {args}"));
@@ -207,7 +211,7 @@ pub fn run(url: &str, args: &str) -> Ran {
 }
 
 /// What `output` and the file at `json` say.
-pub fn ran(output: Output, json: &std::path::Path) -> Ran {
+pub(crate) fn ran(output: Output, json: &std::path::Path) -> Ran {
     let json = std::fs::read(json).ok().map(|bytes| serde_json::from_slice(&bytes).unwrap());
     Ran {
         status: output.status.code().unwrap_or(-1),
