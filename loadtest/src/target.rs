@@ -177,9 +177,14 @@ async fn workload(client: &Client, args: &LoadArgs) -> anyhow::Result<Workload> 
         files => input::expected(files, sources.batch).context("--expect")?,
     };
     let total: f64 = args.target.model.iter().map(|model| model.weight).sum();
-    let mut models = Vec::new();
+    let mut known = Vec::new();
     for model in &args.target.model {
-        let metadata = metadata(client, model).await?;
+        known.push(metadata(client, model).await?);
+    }
+    let inputs: Vec<_> = known.iter().flatten().flat_map(|metadata| metadata.inputs.clone()).collect();
+    input::check_names(&inputs, &sources)?;
+    let mut models = Vec::new();
+    for (model, metadata) in args.target.model.iter().zip(known) {
         let contents = input::contents(&model.name, metadata.as_ref(), &sources)?;
         let expected = spread(&expected, contents.len(), args)?;
         let prepare = |(content, expected): (&Content, Option<Arc<Expected>>)| -> anyhow::Result<Prepared> {

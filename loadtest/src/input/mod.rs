@@ -14,7 +14,7 @@ use volley_client::input::Scale;
 use volley_client::{InferRequest, ModelMetadata, Tensor};
 
 pub(crate) use self::files::expected;
-pub(crate) use self::random::{Range, StringLength};
+pub(crate) use self::random::{Range, StringLength, check_names};
 pub(crate) use self::shapes::Shape;
 
 /// One `--input` or `--expect`: `FILE` or `NAME=FILE`.

@@ -65,7 +65,6 @@ pub(super) fn contents(
     if metadata.inputs.is_empty() {
         bail!("the server says that model {model:?} has no inputs: give its requests with --input");
     }
-    known(model, metadata, sources)?;
     let content = |number: usize| {
         let mut random = fastrand::Rng::with_seed(mixed(sources.seed, number as u64));
         let tensor = |input| tensor(model, input, sources, &mut random);
@@ -74,15 +73,21 @@ pub(super) fn contents(
     (0..sources.distinct).map(content).collect()
 }
 
-/// Every option must be for an input that there is, or a misspelt name would pass for an answer.
-fn known(model: &str, metadata: &ModelMetadata, sources: &Sources) -> anyhow::Result<()> {
-    let shapes = sources.shapes.iter().map(|shape| ("--shape", &shape.input));
-    let ranges = sources.ranges.iter().map(|range| ("--range", &range.input));
-    let lengths = sources.string_lengths.iter().map(|length| ("--string-length", &length.input));
+/// Checks that every option is for an input of one of the models: a misspelt name would pass unnoticed.
+///
+/// # Errors
+/// When one is not.
+pub(crate) fn check_names(
+    inputs: &[TensorMetadata],
+    Sources { shapes, ranges, string_lengths, .. }: &Sources,
+) -> anyhow::Result<()> {
+    let shapes = shapes.iter().map(|shape| ("--shape", &shape.input));
+    let ranges = ranges.iter().map(|range| ("--range", &range.input));
+    let lengths = string_lengths.iter().map(|length| ("--string-length", &length.input));
     for (option, name) in shapes.chain(ranges).chain(lengths) {
-        if !metadata.inputs.iter().any(|input| input.name == *name) {
-            let names: Vec<_> = metadata.inputs.iter().map(|input| input.name.as_str()).collect();
-            bail!("{option}: model {model:?} has no input {name:?}; it has {}", names.join(", "));
+        if !inputs.iter().any(|input| input.name == *name) {
+            let names: Vec<_> = inputs.iter().map(|input| input.name.as_str()).collect();
+            bail!("{option}: there is no input {name:?}, but {}", names.join(", "));
         }
     }
     Ok(())
@@ -262,7 +267,9 @@ mod tests {
         let range = |input: &str| Range { input: input.into(), low: 0.0, high: 300.0 };
         let with = |range| Sources { ranges: vec![range], ..sources() };
         assert!(error("UINT8", &with(range("x"))).contains("--range x=0:300: UINT8 takes 0 to 255"));
-        assert!(error("UINT8", &with(range("y"))).contains("has no input \"y\"; it has x"));
+        let unknown = check_names(&metadata("UINT8").inputs, &with(range("y"))).unwrap_err().to_string();
+        assert_eq!(unknown, "--range: there is no input \"y\", but x");
+        assert!(check_names(&metadata("UINT8").inputs, &with(range("x"))).is_ok());
         assert!(error("FP8", &sources()).contains("a type that this client does not know"));
         let none = contents("m", &ModelMetadata::default(), &sources()).unwrap_err();
         assert!(none.to_string().contains("has no inputs"));

@@ -131,7 +131,10 @@ impl Grpc {
 /// The body of an answer, unless its head says that the call failed.
 pub(super) fn opened(response: http::Response<RecvStream>) -> Result<RecvStream, Failure> {
     if response.status() != http::StatusCode::OK {
-        return Err(Failure::Failed(format!("status {} instead of an answer of gRPC", response.status())));
+        let text = format!("status {} instead of an answer of gRPC", response.status().as_u16());
+        // Another service listens there, or something in front of the server is overloaded.
+        let stays = response.status().is_client_error();
+        return Err(if stays { Failure::Refused(text) } else { Failure::Failed(text) });
     }
     if response.headers().contains_key("grpc-status") {
         status(Some(response.headers()))?;
