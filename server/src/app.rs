@@ -51,8 +51,8 @@ impl App {
 
     /// Loads every model; returns what kept any from being loaded. Blocks: not for async code.
     pub fn load(self: &Arc<Self>, backend: &dyn Backend) -> Vec<String> {
-        let mut problems: Vec<_> =
-            self.repository.load_all(backend).iter().map(ScanError::to_string).collect();
+        self.repository.load_all(backend);
+        let mut problems: Vec<_> = self.repository.scan_errors().iter().map(ScanError::to_string).collect();
         let index = self.repository.index();
         let ready = index.iter().filter(|entry| entry.state == State::Ready).count();
         let failed = index.iter().filter(|entry| entry.state != State::Ready);
@@ -65,11 +65,13 @@ impl App {
         problems
     }
 
-    /// Whether the server takes requests: its models are loaded (all of them, unless readiness is not
-    /// strict) and it was not told to stop.
+    /// Whether the server takes requests: its models are loaded (all of them, and from every repository it was
+    /// given, unless readiness is not strict) and it was not told to stop.
     pub fn is_ready(&self) -> bool {
         let all_ready = || self.repository.index().iter().all(|entry| entry.state == State::Ready);
-        self.readiness.stage() == Stage::Serving && (!self.strict_readiness || all_ready())
+        // A mistyped path or a failed mount has no model that could be not ready.
+        let complete = || self.repository.scan_errors().is_empty() && all_ready();
+        self.readiness.stage() == Stage::Serving && (!self.strict_readiness || complete())
     }
 }
 

@@ -91,7 +91,12 @@ impl App {
     pub fn model_ready(&self, model: &str, version: Option<ModelVersion>) -> Result<bool, InferError> {
         match self.repository.ready(model, version) {
             Ok(_) => Ok(true),
-            Err(InferError::NoReadyVersion { .. } | InferError::VersionNotReady { .. }) => Ok(false),
+            Err(
+                InferError::NoReadyVersion { .. }
+                | InferError::VersionNotReady { .. }
+                | InferError::ModelLoading { .. }
+                | InferError::VersionFailed { .. },
+            ) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -105,13 +110,20 @@ impl App {
         model: &str,
         version: Option<ModelVersion>,
     ) -> Result<ModelStatisticsResponse, InferError> {
-        let versions = match (model, version) {
-            ("", _) => self.repository.all_ready(),
-            (model, None) => self.repository.ready_versions(model).map_err(|_| unavailable(model, None))?,
-            (model, version) => {
-                vec![self.repository.ready(model, version).map_err(|_| unavailable(model, version))?]
-            }
+        let mut versions = match model {
+            "" => self.repository.all_ready(),
+            model => self.repository.ready_versions(model).map_err(|_| unavailable(model))?,
         };
+        if !model.is_empty()
+            && let Some(version) = version
+        {
+            versions.retain(|served| served.version() == version);
+            if versions.is_empty() {
+                return Err(InferError::invalid(format!(
+                    "requested model version is not available for model '{model}'"
+                )));
+            }
+        }
         Ok(ModelStatisticsResponse {
             model_stats: versions.iter().map(|served| statistics(served)).collect(),
         })
@@ -145,10 +157,9 @@ pub fn refuse_repository_name(name: &str) -> Result<(), InferError> {
     )))
 }
 
-fn unavailable(model: &str, version: Option<ModelVersion>) -> InferError {
-    let version = version.map(|version| format!(" version {version}")).unwrap_or_default();
+fn unavailable(model: &str) -> InferError {
     let model: String = model.chars().take(model::ModelName::MAX_LEN).collect();
-    InferError::invalid(format!("requested model '{model}'{version} is not available"))
+    InferError::invalid(format!("requested model '{model}' is not available"))
 }
 
 fn tensor_metadata(tensor: TensorMetadata) -> TensorMetadataMessage {

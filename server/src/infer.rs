@@ -1,8 +1,10 @@
 //! The life of an inference request.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use model::{Code, InferError, InferRequest, InferResponse};
+use inference::ServedVersion;
+use model::{Code, InferError, InferRequest, InferResponse, ModelName, ModelVersion};
 use tracing::error;
 use traffic::Route;
 
@@ -22,7 +24,7 @@ impl App {
         arrived: Instant,
     ) -> Result<InferResponse, InferError> {
         let model = request.model.clone();
-        let result = self.answer(request, arrived).await;
+        let result = self.answer(request, request_id, arrived).await;
         if let Err(failure) = &result
             && failure.code() == Code::Internal
         {
@@ -31,12 +33,32 @@ impl App {
         result
     }
 
-    async fn answer(&self, request: InferRequest, arrived: Instant) -> Result<InferResponse, InferError> {
-        let route = self.traffic.load().route(&request.model, request.version); // explicit, or the latest
-        let version = match route {
-            Route::Explicit(version) => self.repository.ready(&request.model, Some(version))?,
-            Route::Latest => self.repository.ready(&request.model, None)?,
-        }; // keeps this version alive
-        version.infer(request, arrived).await // checked, queued, executed, recorded
+    /// Whether a request for `version` of `model` would be taken now, before anything is done for it.
+    ///
+    /// # Errors
+    /// When the model or version is not there or not ready.
+    pub fn expect_ready(&self, model: &ModelName, version: Option<ModelVersion>) -> Result<(), InferError> {
+        self.route(model, version).map(drop)
+    }
+
+    async fn answer(
+        &self,
+        request: InferRequest,
+        request_id: &str,
+        arrived: Instant,
+    ) -> Result<InferResponse, InferError> {
+        let version = self.route(&request.model, request.version)?; // keeps this version alive
+        version.infer(request, request_id, arrived).await // checked, queued, executed, recorded
+    }
+
+    fn route(
+        &self,
+        model: &ModelName,
+        version: Option<ModelVersion>,
+    ) -> Result<Arc<ServedVersion>, InferError> {
+        match self.traffic.load().route(model, version) {
+            Route::Explicit(version) => self.repository.ready(model, Some(version)),
+            Route::Latest => self.repository.ready(model, None),
+        }
     }
 }

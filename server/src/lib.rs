@@ -6,19 +6,25 @@
 //! [`admin`] exports metrics, [`drain`] stops it all in order.
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod admin;
 pub mod app;
+pub mod blocking;
 pub mod cli;
 pub mod config;
+mod delivery;
 pub mod describe;
 pub mod drain;
 pub mod grpc;
 pub mod http;
 pub mod infer;
 pub mod logging;
+mod open_files;
 pub mod readiness;
 pub mod request_id;
 pub mod request_rules;
+pub mod room;
 pub mod serve;
 pub mod server;
+pub mod size_limit;
 pub mod tensor_bytes;

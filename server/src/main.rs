@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ort_backend::OrtBackend;
 use volley::cli::{check, infer, models};
-use volley::config::{Config, Flags};
+use volley::config::{Config, Flags, ModelFlags, RepositoryConfig};
 use volley::{logging, server};
 
 #[global_allocator]
@@ -28,11 +28,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Validate model repositories without serving them; fails when anything is wrong
+    /// Validate model repositories as a server would load them; fails when anything is wrong
     Check {
         /// Model repositories
         #[arg(required = true, value_name = "DIR")]
         repositories: Vec<PathBuf>,
+        #[command(flatten)]
+        flags: ModelFlags,
     },
     /// Send one request to a running server and print the answer
     Infer(infer::InferArgs),
@@ -47,21 +49,25 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command {
         None => serve(arguments.flags),
-        Some(Command::Check { repositories }) => {
-            finish(OrtBackend::load().map_err(Into::into).and_then(|backend| {
-                check::run(
-                    repositories,
-                    &backend,
-                    ort_backend::acts_on_parameter,
-                    &mut std::io::stdout().lock(),
-                )
-            }))
-        }
+        Some(Command::Check { repositories, flags }) => check(repositories, flags),
         Some(Command::Infer(args)) => client(async { infer::run(args, &mut std::io::stdout().lock()).await }),
         Some(Command::Models(args)) => {
             client(async { models::run(args, &mut std::io::stdout().lock()).await })
         }
     }
+}
+
+fn check(repositories: Vec<PathBuf>, flags: ModelFlags) -> ExitCode {
+    let config = match RepositoryConfig::load(flags, repositories) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error.to_string(), USAGE),
+    };
+    let acts_on_parameter = ort_backend::acts_on_parameter;
+    finish(
+        OrtBackend::load().map_err(Into::into).and_then(|backend| {
+            check::run(&config, &backend, acts_on_parameter, &mut std::io::stdout().lock())
+        }),
+    )
 }
 
 fn serve(flags: Flags) -> ExitCode {
@@ -101,7 +107,7 @@ fn serve(flags: Flags) -> ExitCode {
         }
         Err(error) => Err(anyhow::anyhow!("cannot start the runtime: {error}")),
     };
-    let dropped = logging.dropped_lines();
+    let dropped = logging.settings().dropped_lines();
     drop(logging);
     if dropped > 0 {
         // Without stderr there is nobody to tell.

@@ -1,7 +1,52 @@
 //! What the protocol says of a request, whichever way it came.
 
-use model::{InferError, Parameter};
+use std::fmt::Display;
+
+use model::{InferError, ModelVersion, Parameter};
 use smallvec::SmallVec;
+
+/// Most inputs, and most outputs, of a request. No model has as many; what a request makes the server hold
+/// grows with them.
+const MAX_TENSORS: usize = 1024;
+
+/// Most dimensions of a shape: more than any runtime has; numpy stops at 64.
+const MAX_DIMENSIONS: usize = 64;
+
+/// # Errors
+/// When `count` of `what` are more than a request may have.
+pub fn check_tensor_count(what: &str, count: usize) -> Result<(), InferError> {
+    if count <= MAX_TENSORS {
+        return Ok(());
+    }
+    Err(InferError::invalid(format!("the request has more than {MAX_TENSORS} {what}")))
+}
+
+/// # Errors
+/// When the shape of `tensor` has more dimensions than a shape may have.
+pub fn check_dimensions(tensor: &impl Display, count: usize) -> Result<(), InferError> {
+    if count <= MAX_DIMENSIONS {
+        return Ok(());
+    }
+    Err(InferError::invalid(format!("{tensor} has a shape of more than {MAX_DIMENSIONS} dimensions")))
+}
+
+/// The version that `text` names; empty names none. Leading zeros are passed over.
+///
+/// # Errors
+/// When it is no positive integer, or beyond 64 bits.
+pub fn parse_version(text: &str) -> Result<Option<ModelVersion>, InferError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.trim_start_matches('0').parse().map(Some).map_err(|_| {
+        let text: String = text.chars().take(40).collect();
+        InferError::invalid(format!(
+            "failed to get model version from specified version string '{text}': a version is an integer from 1 \
+             to {}",
+            u64::MAX
+        ))
+    })
+}
 
 /// Refuses tensors of the same name; by sorting, for a client may send any number of names.
 ///
@@ -57,5 +102,23 @@ fn shown(value: &Parameter) -> String {
         Parameter::Uint(value) => value.to_string(),
         Parameter::Double(value) => value.to_string(),
         Parameter::String(value) => format!("{:?}", value.chars().take(40).collect::<String>()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_positive_integers_of_64_bits() {
+        let version = |text| parse_version(text).map(|version| version.map(ModelVersion::get));
+        assert_eq!(version(""), Ok(None));
+        assert_eq!(version("17"), Ok(Some(17)));
+        assert_eq!(version("0017"), Ok(Some(17)));
+        assert_eq!(version("18446744073709551615"), Ok(Some(u64::MAX)));
+        for bad in ["0", "000", "-1", "+1", "1.0", "one", " 1", "18446744073709551616"] {
+            let told = version(bad).unwrap_err().to_string();
+            assert!(told.contains(&format!("'{bad}'")), "{told}");
+        }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::bail;
 use inference::backend::Backend;
+use inference::{Abandoned, ServedVersion};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::admin::MetricsService;
@@ -18,6 +18,8 @@ use crate::drain::Drain;
 use crate::grpc::{self, GrpcService};
 use crate::http::{self, HttpService};
 use crate::logging::LogSettings;
+use crate::open_files;
+use crate::room::Room;
 use crate::serve::{Connections, FOREVER, listen, serve};
 
 /// Listens, loads the models, and serves until SIGTERM or SIGINT; then drains.
@@ -30,6 +32,7 @@ pub async fn run(
     backend: impl Backend,
     acts_on_parameter: fn(&str) -> bool,
 ) -> anyhow::Result<()> {
+    open_files::make_room(config.connections.max_connections.get() as u64);
     let app = Arc::new(App::new(&config, log, acts_on_parameter));
     let drain = Drain::default();
     let mut stop = Box::pin(stop_requested()); // before anyone can know that the server is there
@@ -59,7 +62,7 @@ pub async fn run(
 fn start_listeners(config: &Config, app: &Arc<App>, drain: &Drain) -> anyhow::Result<()> {
     let connections = |builder| Connections {
         builder,
-        permits: Arc::new(Semaphore::new(config.connections.max_connections.get())),
+        room: Room::new(config.connections.max_connections.get()),
         client_timeout: config.connections.client_timeout,
         max_age: None,
         drain: drain.clone(),
@@ -78,7 +81,8 @@ fn start_listeners(config: &Config, app: &Arc<App>, drain: &Drain) -> anyhow::Re
         announce("grpc", &listener)?;
         let routes = grpc::routes(app, grpc_config.response_compression, drain);
         let client_timeout = config.connections.client_timeout;
-        let service = move |peer: SocketAddr, _| GrpcService::new(routes.clone(), peer, client_timeout);
+        let size = app.max_input_size;
+        let service = move |peer: SocketAddr, _| GrpcService::new(routes.clone(), peer, client_timeout, size);
         let grace = grpc_config.max_connection_age_grace.unwrap_or(FOREVER);
         let max_age = grpc_config.max_connection_age.map(|age| (age, grace));
         drain.spawn(serve(
@@ -125,26 +129,45 @@ async fn finish(app: &Arc<App>, drain: &Drain, config: &DrainConfig) {
         info!(delay = ?config.delay, "not ready any more, still answering");
         tokio::time::sleep(config.delay).await;
     }
-    let in_flight =
-        || app.repository.all_ready().iter().map(|served| served.statistics().in_flight()).sum::<u64>();
-    let requests = in_flight();
+    let before = answered(app);
     drain.stop();
-    info!(requests, "finishing what is in work");
+    info!(requests = in_flight(app), "finishing what is in work");
     if tokio::time::timeout(config.timeout, drain.finished()).await.is_ok() {
-        info!(finished = requests, unfinished = 0, "stopped: every request was answered");
+        info!(finished = answered(app) - before, unfinished = 0, "stopped: every request was answered");
     } else {
-        abandon(app, requests, in_flight, drain).await;
+        abandon(app, before, drain).await;
     }
     stop_instances(app).await;
 }
 
-/// Answers what still waits with a refusal, and says what was not finished.
-async fn abandon(app: &App, requests: u64, in_flight: impl Fn() -> u64, drain: &Drain) {
-    let (unfinished, connections) = (in_flight(), drain.unfinished());
-    let waiting: usize = app.repository.all_ready().iter().map(|served| served.abandon()).sum();
-    let finished = requests.saturating_sub(unfinished);
-    warn!(finished, unfinished, waiting, connections, "stopped at the time limit (--exit-timeout-secs)");
-    // One moment for the refusals to leave; the connections of what still runs do not end.
+/// Inference requests that were taken up and have no answer yet.
+fn in_flight(app: &App) -> u64 {
+    app.repository.all_ready().iter().map(|served| served.statistics().in_flight()).sum()
+}
+
+/// Inference requests answered so far, well or badly.
+fn answered(app: &App) -> u64 {
+    let answered = |served: &Arc<ServedVersion>| served.statistics().answered();
+    app.repository.all_ready().iter().map(answered).sum()
+}
+
+/// Refuses what still waits and what still runs, and says what was not finished. `before` were answered when
+/// the stop began.
+async fn abandon(app: &App, before: u64, drain: &Drain) {
+    let (finished, connections) = (answered(app) - before, drain.unfinished());
+    let abandoned: Vec<Abandoned> =
+        app.repository.all_ready().iter().map(|served| served.abandon()).collect();
+    let waiting: usize = abandoned.iter().map(|abandoned| abandoned.waiting).sum();
+    let running: usize = abandoned.iter().map(|abandoned| abandoned.running).sum();
+    warn!(
+        finished,
+        unfinished = waiting + running,
+        waiting,
+        running,
+        connections,
+        "stopped at the time limit (--exit-timeout-secs)"
+    );
+    // One moment for the refusals to leave.
     let _ = tokio::time::timeout(Duration::from_secs(1), drain.finished()).await;
 }
 

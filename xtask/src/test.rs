@@ -33,7 +33,7 @@ enum Stage {
     Rust,
     /// The documentation has no broken link
     Docs,
-    /// The fuzz targets build, and survive a short run that is the same every time
+    /// The fuzz targets compile, and, where there is a C++ compiler, survive a short run that is always the same
     Fuzz,
     /// The public Python clients work against the release build
     Python,
@@ -83,14 +83,19 @@ impl Stage {
             Stage::Clippy => check(&mut clippy(workspace)),
             Stage::Rust => rust(workspace),
             Stage::Docs => check(&mut docs(workspace)),
-            Stage::Fuzz if !has_cpp_compiler() => {
-                let remark =
-                    "not run: libFuzzer needs a C++ compiler (Debian: apt-get install g++)".to_owned();
-                return Outcome { tally: Tally::default(), remark: Some(remark) };
-            }
-            Stage::Fuzz => fuzz(workspace),
+            Stage::Fuzz if !has_cpp_compiler() => return fuzz_without_running(workspace),
+            Stage::Fuzz => fuzz_sources(workspace).and_then(|mut tally| {
+                tally += fuzz(workspace)?;
+                Ok(tally)
+            }),
             Stage::Python => python_clients(workspace),
         };
+        Outcome::of(tally)
+    }
+}
+
+impl Outcome {
+    fn of(tally: Result<Tally>) -> Outcome {
         match tally {
             Ok(tally) if tally.is_empty() => {
                 Outcome { tally: Tally::of(false), remark: Some("failed: it tested nothing".to_owned()) }
@@ -147,12 +152,35 @@ const FUZZ_TARGETS: [&str; 2] = ["infer_body", "config_pbtxt"];
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table";
 
+/// The targets are a workspace of their own, which the other stages do not look at.
+const FUZZ_WORKSPACE: [&str; 2] = ["--manifest-path", "fuzz/Cargo.toml"];
+
+/// The fuzz targets have the formatting of rustfmt and compile, so that they do not rot where they cannot run.
+fn fuzz_sources(workspace: &Workspace) -> Result<Tally> {
+    let mut tally = check(workspace.cargo(&["fmt", "--check"]).args(FUZZ_WORKSPACE))?;
+    let mut compiles = workspace.cargo(&["check", "--bins"]);
+    compiles.args(FUZZ_WORKSPACE);
+    // Nothing is linked, so libFuzzer need not be built: this names one that is not there.
+    compiles.env("CUSTOM_LIBFUZZER_PATH", workspace.target.join("no/libfuzzer.a"));
+    tally += check(&mut compiles)?;
+    Ok(tally)
+}
+
+/// What can be said of the fuzz targets without a C++ compiler.
+fn fuzz_without_running(workspace: &Workspace) -> Outcome {
+    let mut outcome = Outcome::of(fuzz_sources(workspace));
+    outcome.remark.get_or_insert_with(|| {
+        "checked, but not run: libFuzzer needs a C++ compiler (Debian: apt-get install g++)".to_owned()
+    });
+    outcome
+}
+
 /// Builds each fuzz target and runs it from its seeds, as often and with the same random numbers each time.
 fn fuzz(workspace: &Workspace) -> Result<Tally> {
     // With a target named, build scripts and macros are left without instrumentation, which cannot be linked.
     let cargo = |chore: &str| {
-        let mut cargo =
-            workspace.cargo(&[chore, "--manifest-path", "fuzz/Cargo.toml", "--target", "host-tuple"]);
+        let mut cargo = workspace.cargo(&[chore]);
+        cargo.args(FUZZ_WORKSPACE).args(["--target", "host-tuple"]);
         cargo.env("RUSTFLAGS", COVERAGE);
         cargo
     };

@@ -111,6 +111,8 @@ def test_statistics_of_one_model_and_of_all(client):
         ("get_model_config", "nope", "", "Request for unknown model: 'nope' is not found"),
         ("get_model_config", "simple", "9", "'simple' version 9 is not found"),
         ("get_inference_statistics", "nope", "", "requested model 'nope' is not available"),
+        ("get_inference_statistics", "nope", "1", "requested model 'nope' is not available"),
+        ("get_inference_statistics", "simple", "9", "requested model version is not available for model 'simple'"),
     ],
 )
 def test_asking_about_what_is_not_there(client, method, model, version, words):

@@ -147,6 +147,9 @@ pub enum LoadError {
     /// The model asks for something this server does not do.
     #[error("{0}")]
     Unsupported(String),
+    /// The load ended in a panic, here or in the backend.
+    #[error("the load panicked: {0}")]
+    Panicked(String),
 }
 
 impl fmt::Debug for dyn LoadedModel {

@@ -14,6 +14,7 @@
 pub mod backend;
 pub mod classification;
 pub mod config;
+pub mod current_request;
 mod instance;
 pub mod queue;
 pub mod repository;
@@ -21,4 +22,4 @@ mod request_check;
 pub mod statistics;
 mod version;
 
-pub use version::{ServedVersion, TensorMetadata};
+pub use version::{Abandoned, ServedVersion, TensorMetadata};

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use model::{DataType, Dims, InferError, InferRequest, ModelName, RequestedOutput, Tensor};
+use model::{DataType, Dims, InferError, InferRequest, ModelName, RequestedOutput, Tensor, element_count};
 use proto::ModelConfig;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
@@ -35,6 +35,8 @@ struct InputSpec {
     dims: Dims,
     /// The shape the graph wants instead of `dims`.
     reshape: Option<Dims>,
+    /// The whole shape in the graph, where it fixes what the configuration leaves open.
+    fixed: Option<Dims>,
     optional: bool,
 }
 
@@ -74,12 +76,19 @@ impl RequestCheck {
         mut labels: BTreeMap<String, Labels>,
     ) -> RequestCheck {
         let input = |input: &proto::v2::ModelInput| {
+            let index = signature.inputs.iter().position(|tensor| tensor.name == input.name)?;
+            let (dims, graph) = (Dims::new(&input.dims), &signature.inputs[index].dims);
+            let reshape = input.reshape.as_ref().map(|reshape| Dims::new(&reshape.shape));
+            // From the end, since the graph's shape has the batch dimension in front.
+            let mut sizes = reshape.as_ref().unwrap_or(&dims).iter().rev().zip(graph.iter().rev());
+            let wider = sizes.any(|(written, graph)| *written == -1 && *graph != -1);
             Some(InputSpec {
                 name: input.name.as_str().into(),
-                index: signature.inputs.iter().position(|tensor| tensor.name == input.name)?,
+                index,
                 datatype: datatype(input.data_type)?,
-                dims: Dims::new(&input.dims),
-                reshape: input.reshape.as_ref().map(|reshape| Dims::new(&reshape.shape)),
+                dims,
+                reshape,
+                fixed: wider.then(|| graph.clone()),
                 optional: input.optional,
             })
         };
@@ -111,6 +120,26 @@ impl RequestCheck {
                 let id = if request.id.is_empty() { "<id_unknown>" } else { request.id.as_str() };
                 InferError::invalid(format!("[request id: {id:.128}] {reason}"))
             })
+    }
+
+    /// Whether what the model made of the output at `index` of the signature is what the configuration
+    /// promises.
+    ///
+    /// # Errors
+    /// When a declared reshape has other elements.
+    pub(crate) fn output_fits(&self, index: usize, raw: &InstanceOutput) -> Result<(), String> {
+        let spec = self.outputs.iter().find(|spec| spec.index == index && spec.reshape.is_some());
+        let Some(spec) = spec else { return Ok(()) };
+        let promised = spec.shape(&raw.shape, self.max_batch_size > 0);
+        let count = |shape: &Dims| element_count(shape).ok();
+        if count(&promised) == count(&raw.shape) {
+            return Ok(());
+        }
+        Err(format!(
+            "output '{}' came in shape {}, whose elements the configured shape {promised} cannot hold; correct \
+             its dims or reshape in config.pbtxt",
+            spec.name, raw.shape
+        ))
     }
 
     pub(crate) fn input_metadata(&self) -> Vec<TensorMetadata> {
@@ -156,10 +185,9 @@ impl RequestCheck {
                     rows.unwrap_or_default()
                 ));
             }
-            inputs.push(InstanceInput {
-                index: spec.index,
-                tensor: spec.for_graph(tensor, self.max_batch_size > 0),
-            });
+            let tensor = spec.for_graph(tensor, self.max_batch_size > 0);
+            self.fits_the_graph(spec, &tensor)?;
+            inputs.push(InstanceInput { index: spec.index, tensor });
         }
         Ok((inputs, rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(1)))
     }
@@ -218,6 +246,21 @@ impl RequestCheck {
         }
     }
 
+    /// Checks the sizes that the graph fixes and the configuration leaves open.
+    fn fits_the_graph(&self, spec: &InputSpec, tensor: &Tensor) -> Result<(), String> {
+        let Some(fixed) = &spec.fixed else { return Ok(()) };
+        let same = |(fixed, given): (&i64, &i64)| *fixed == -1 || fixed == given;
+        if fixed.iter().zip(tensor.shape.iter()).all(same) {
+            return Ok(());
+        }
+        let reshaped = if spec.reshape.is_some() { " (after its reshape)" } else { "" };
+        Err(format!(
+            "unexpected shape for input '{}' for model '{}'. Expected {fixed}, got {}{reshaped}. NOTE: the \
+             configuration leaves open what the model itself fixes",
+            spec.name, self.model, tensor.shape,
+        ))
+    }
+
     fn outputs(&self, request: &InferRequest) -> Result<SmallVec<[CheckedOutput<'_>; 2]>, String> {
         if request.outputs.is_empty() {
             return Ok(self
@@ -263,11 +306,16 @@ impl InputSpec {
 impl OutputSpec {
     /// `raw` as the output the configuration promises.
     pub(crate) fn tensor(&self, raw: InstanceOutput, batched: bool) -> Tensor {
-        let shape = match &self.reshape {
-            Some(reshape) => reshaped(&raw.shape, reshape, &self.dims, batched),
-            None => raw.shape,
-        };
+        let shape = self.shape(&raw.shape, batched);
         Tensor { name: self.name.clone(), datatype: self.datatype, shape, data: raw.data }
+    }
+
+    /// What the configuration calls the shape that the model gave.
+    fn shape(&self, raw: &Dims, batched: bool) -> Dims {
+        match &self.reshape {
+            Some(reshape) => reshaped(raw, reshape, &self.dims, batched),
+            None => raw.clone(),
+        }
     }
 }
 
@@ -361,6 +409,29 @@ mod tests {
     }
 
     #[test]
+    fn what_the_configuration_leaves_open_is_held_against_the_graph() {
+        let signature = signature(&[("x", INT32, &[-1, 3, -1])], &[("y", INT32, &[-1])]);
+        let check = |written: &str, shape: &[i64]| {
+            let text = format!(
+                r#"max_batch_size: 8 input {{ name: "x" data_type: TYPE_INT32 {written} }}
+                   output {{ name: "y" data_type: TYPE_INT32 dims: 1 reshape {{ }} }}"#
+            );
+            let config = proto::config_text::parse(&text, "config.pbtxt").unwrap();
+            let name = ModelName::parse("open").unwrap();
+            let check = RequestCheck::new(&name, &config, &signature, BTreeMap::new());
+            check.check(&request(&[("x", INT32, shape)], &[])).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let open = "dims: [-1, -1]";
+        check(open, &[2, 3, 5]).unwrap();
+        let refused = check(open, &[2, 4, 5]).unwrap_err();
+        assert!(refused.contains("'x' for model 'open'. Expected [-1,3,-1], got [2,4,5]."), "{refused}");
+        let reshaped = "dims: [-1, -1, 1] reshape { shape: [-1, -1] }";
+        check(reshaped, &[2, 3, 5, 1]).unwrap();
+        let refused = check(reshaped, &[2, 4, 5, 1]).unwrap_err();
+        assert!(refused.contains("Expected [-1,3,-1], got [2,4,5] (after its reshape)"), "{refused}");
+    }
+
+    #[test]
     fn no_outputs_means_all_of_them() {
         assert_eq!(simple().check(&request(&GOOD, &[])).unwrap().outputs.len(), 2);
     }
@@ -434,5 +505,18 @@ mod tests {
             dims(&[5, 7, 1, 2])
         );
         assert_eq!(reshaped(&dims(&[2, 7]), &dims(&[2, -1]), &dims(&[-1, 2]), false), dims(&[7, 2]));
+    }
+
+    #[test]
+    fn an_output_that_a_reshape_cannot_hold_is_told() {
+        let signature = signature(&[("x", DataType::Fp32, &[-1, 2])], &[("y", DataType::Fp32, &[-1, -1])]);
+        let text = r#"max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: 2 }
+            output { name: "y" data_type: TYPE_FP32 dims: [2, 3] reshape { shape: 6 } }"#;
+        let config = proto::config_text::parse(text, "config.pbtxt").unwrap();
+        let check = RequestCheck::new(&ModelName::parse("m").unwrap(), &config, &signature, BTreeMap::new());
+        let raw = |shape: &[i64]| InstanceOutput { shape: Dims::new(shape), data: Bytes::new() };
+        assert_eq!(check.output_fits(0, &raw(&[4, 6])), Ok(()));
+        let reason = check.output_fits(0, &raw(&[4, 5])).unwrap_err();
+        assert!(reason.contains("output 'y' came in shape [4,5]") && reason.contains("[4,2,3]"), "{reason}");
     }
 }

@@ -169,6 +169,12 @@ impl Statistics {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Requests answered so far, well or badly.
+    pub fn answered(&self) -> u64 {
+        let totals = self.totals.lock();
+        totals.success.count + totals.fail.count
+    }
+
     /// Everything counted so far.
     pub fn snapshot(&self) -> Totals {
         self.totals.lock().clone()

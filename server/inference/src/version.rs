@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::backend::{LoadError, LoadedModel};
 use crate::classification::{self, Labels};
-use crate::instance::{self, Job, Outputs, Shared};
+use crate::instance::{self, Job, Outputs, Shared, Unanswered, Work};
 use crate::queue::{Queue, Refused};
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
 use crate::statistics::{Failure, Statistics};
@@ -28,7 +28,6 @@ use crate::statistics::{Failure, Statistics};
 pub struct ServedVersion {
     shared: Arc<Shared>,
     config: ModelConfig,
-    check: RequestCheck,
     threads: Mutex<Vec<JoinHandle<()>>>,
     loaded_in: Duration,
 }
@@ -68,14 +67,16 @@ impl ServedVersion {
             name,
             version,
             model,
+            check,
             queue,
+            running: (0..instances).map(|_| Mutex::default()).collect(),
             instances: AtomicUsize::new(instances),
+            failure: OnceLock::new(),
             statistics: Statistics::default(),
         });
         let served = ServedVersion {
             shared: Arc::clone(&shared),
             config,
-            check,
             threads: Mutex::new(Vec::with_capacity(instances)),
             loaded_in,
         };
@@ -116,14 +117,19 @@ impl ServedVersion {
         self.loaded_in
     }
 
+    /// Why it answers no more, although nobody has stopped it: no instance is left.
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.failure.get().map(String::as_str)
+    }
+
     /// The inputs it takes.
     pub fn inputs(&self) -> Vec<TensorMetadata> {
-        self.check.input_metadata()
+        self.shared.check.input_metadata()
     }
 
     /// The outputs it gives.
     pub fn outputs(&self) -> Vec<TensorMetadata> {
-        self.check.output_metadata()
+        self.shared.check.output_metadata()
     }
 
     /// True when requests carry a batch dimension.
@@ -131,23 +137,30 @@ impl ServedVersion {
         self.config.max_batch_size > 0
     }
 
-    /// Checks, queues and executes `request`, which arrived at `arrived`.
+    /// Checks, queues and executes `request`, which arrived at `arrived`. The log calls it `id`.
     ///
     /// Dropping the future cancels the request: if it still waits, it is never executed.
     ///
     /// # Errors
     /// When the request contradicts the model, the queue is full or closed, or the execution fails.
-    pub async fn infer(&self, request: InferRequest, arrived: Instant) -> Result<InferResponse, InferError> {
+    pub async fn infer(
+        &self,
+        request: InferRequest,
+        id: &str,
+        arrived: Instant,
+    ) -> Result<InferResponse, InferError> {
         let statistics = &self.shared.statistics;
         let _in_flight = statistics.in_flight_guard();
         let checked = self
+            .shared
             .check
             .check(&request)
             .inspect_err(|_| statistics.record_failure(Failure::Other, arrived.elapsed()))?;
         let Checked { inputs, outputs, rows } = checked;
         let indexes = outputs.iter().map(|output| output.spec.index).collect();
         let (reply, answer) = oneshot::channel();
-        let job = Job { inputs, outputs: indexes, rows, arrived, queued: Instant::now(), reply };
+        let work = Work { inputs, outputs: indexes, rows, queued: Instant::now() };
+        let job = Job { work, request: Unanswered { id: id.into(), arrived, reply } };
         self.enqueue(job).map_err(|refused| self.refuse(refused, arrived))?;
         let waiting = Waiting(&self.shared);
         let answered = answer.await;
@@ -177,17 +190,18 @@ impl ServedVersion {
         }
     }
 
-    /// Takes no request from now on, and answers those that wait with [`InferError::ShuttingDown`].
-    /// Returns how many those were.
-    pub fn abandon(&self) -> usize {
+    /// Takes no request from now on, and answers those that wait or run with [`InferError::ShuttingDown`].
+    pub fn abandon(&self) -> Abandoned {
         let waiting = self.shared.queue.close_and_take();
-        let count = waiting.len();
-        for job in waiting {
-            self.shared.statistics.record_failure(Failure::Rejected, job.arrived.elapsed());
+        let running = self.shared.running.iter().filter_map(|running| running.lock().take());
+        let refuse = |request: Unanswered| {
+            self.shared.statistics.record_failure(Failure::Rejected, request.arrived.elapsed());
             // A client that has left needs no answer.
-            let _ = job.reply.send(Err(InferError::ShuttingDown));
-        }
-        count
+            let _ = request.reply.send(Err(InferError::ShuttingDown));
+        };
+        let running = running.map(refuse).count();
+        let waiting = waiting.into_iter().map(|job| refuse(job.request)).count();
+        Abandoned { waiting, running }
     }
 
     /// A full queue first lets go of those whose clients have left.
@@ -200,6 +214,9 @@ impl ServedVersion {
         match refused {
             Refused::Full => {
                 InferError::QueueFull { model: self.name().clone(), capacity: self.shared.queue.capacity() }
+            }
+            Refused::Closed if self.failure().is_some() => {
+                InferError::VersionFailed { model: self.name().clone(), version: self.version() }
             }
             Refused::Closed => InferError::ShuttingDown,
         }
@@ -225,6 +242,15 @@ impl ServedVersion {
     }
 }
 
+/// How many requests were refused by [`ServedVersion::abandon`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abandoned {
+    /// Waited for an instance.
+    pub waiting: usize,
+    /// Were being executed.
+    pub running: usize,
+}
+
 /// A request that waits for its answer; dropped when its client leaves.
 struct Waiting<'a>(&'a Shared);
 
@@ -237,9 +263,9 @@ impl Drop for Waiting<'_> {
 impl Shared {
     /// Whether the client of `job` has left; then it is counted as cancelled, and must be dropped.
     fn has_left(&self, job: &Job) -> bool {
-        let left = job.reply.is_closed();
+        let left = job.request.reply.is_closed();
         if left {
-            self.statistics.record_failure(Failure::Canceled, job.arrived.elapsed());
+            self.statistics.record_failure(Failure::Canceled, job.request.arrived.elapsed());
         }
         left
     }

@@ -100,10 +100,10 @@ pub enum InferError {
         /// The option that sets it.
         option: &'static str,
     },
-    /// The client stopped sending before its request was whole.
-    #[error("no part of the request body came for {waited:?}; {received} bytes were received")]
+    /// The client stopped sending before its request was whole, or sent too slowly.
+    #[error("the request was not whole in time: {received} bytes came, and each 64 KiB may take {waited:?}")]
     BodyTimeout {
-        /// How long the server waited for the next part.
+        /// How long the server waits for the whole, or for 64 KiB more.
         waited: Duration,
         /// What had come until then.
         received: usize,
@@ -131,6 +131,23 @@ pub enum InferError {
     /// The named version is not ready.
     #[error("Request for unknown model: '{model}' version {version} is not at ready state")]
     VersionNotReady {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: ModelVersion,
+    },
+    /// The model is still being loaded, or the server does not know its models yet.
+    #[error("Request for model '{model}', which is not at ready state: models are being loaded; retry later")]
+    ModelLoading {
+        /// The name asked for.
+        model: String,
+    },
+    /// The version was ready, but none of its instances is left.
+    #[error(
+        "Request for model '{model}' version {version}, which is not at ready state: its instances failed; see \
+         the server's log"
+    )]
+    VersionFailed {
         /// The model.
         model: ModelName,
         /// The version.
@@ -165,6 +182,12 @@ pub enum InferError {
         version: ModelVersion,
         /// The backend's words.
         reason: String,
+    },
+    /// The server failed at its own part of the work.
+    #[error("the server failed while {what}; see its log")]
+    ServerFault {
+        /// What it was doing.
+        what: &'static str,
     },
     /// The thread that ran the request is gone.
     #[error(
@@ -213,12 +236,16 @@ impl InferError {
             InferError::UnknownModel { .. }
             | InferError::UnknownVersion { .. }
             | InferError::NoReadyVersion { .. } => Code::NotFound,
-            InferError::VersionNotReady { .. } | InferError::QueueFull { .. } | InferError::ShuttingDown => {
-                Code::Unavailable
-            }
+            InferError::VersionNotReady { .. }
+            | InferError::ModelLoading { .. }
+            | InferError::VersionFailed { .. }
+            | InferError::QueueFull { .. }
+            | InferError::ShuttingDown => Code::Unavailable,
             InferError::Unsupported { .. } => Code::Unsupported,
             InferError::Cancelled => Code::Cancelled,
-            InferError::Execution { .. } | InferError::InstanceFailed { .. } => Code::Internal,
+            InferError::Execution { .. }
+            | InferError::InstanceFailed { .. }
+            | InferError::ServerFault { .. } => Code::Internal,
         }
     }
 }

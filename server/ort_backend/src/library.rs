@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use inference::current_request::in_span;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use tracing::{debug, error, info, warn};
@@ -90,14 +91,15 @@ fn candidates() -> Vec<RuntimeLibrary> {
     candidates
 }
 
-/// ONNX Runtime's own log lines, under their category.
+/// ONNX Runtime's own log lines, under their category. Those of a run carry its request, unless one of ONNX
+/// Runtime's own threads speaks, which knows none.
 fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {
-    match level {
+    in_span(|| match level {
         LogLevel::Verbose => debug!(target: "onnxruntime", category, location, "{message}"),
         LogLevel::Info => info!(target: "onnxruntime", category, location, "{message}"),
         LogLevel::Warning => warn!(target: "onnxruntime", category, location, "{message}"),
         // What fails is also returned to the caller, who says what it was about.
         LogLevel::Error => debug!(target: "onnxruntime", category, location, "{message}"),
         LogLevel::Fatal => error!(target: "onnxruntime", category, location, "{message}"),
-    }
+    });
 }

@@ -1,9 +1,12 @@
 //! The `parameters` and `optimization` of a configuration that ONNX Runtime acts on (its CPU provider).
 
+use std::num::NonZeroUsize;
+
 use inference::backend::ModelSource;
 use ort::ep;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use proto::ModelConfig;
+use tracing::warn;
 
 /// Any entry of ONNX Runtime's session configuration may be given under its own name.
 const SESSION_PREFIX: &str = "session.";
@@ -47,7 +50,7 @@ impl Options {
         let config = source.config;
         let per_instance = match number(config, INTRA_OP_THREADS)? {
             None | Some(0) => source.threads_per_instance,
-            Some(threads) => threads,
+            Some(threads) => asked_for(threads, source)?,
         };
         let mut session: Vec<_> = config
             .parameters
@@ -89,6 +92,32 @@ impl Options {
         Ok(builder)
     }
 }
+
+/// `threads` for each instance, as the configuration has it.
+///
+/// # Errors
+/// When that is more for all instances together than any machine is helped by.
+fn asked_for(threads: usize, source: &ModelSource<'_>) -> Result<usize, String> {
+    let (instances, all) = (source.instances, threads.saturating_mul(source.instances));
+    if all > MAX_ALL_THREADS {
+        return Err(format!(
+            "parameters[{INTRA_OP_THREADS:?}] is {threads} for each of {instances} instances, {all} threads in \
+             all, but at most {MAX_ALL_THREADS} are possible; lower one of the two"
+        ));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    if all > cores.saturating_mul(MANY_FOR_EACH_CORE) {
+        let (model, version) = (source.name, source.version);
+        warn!(%model, %version, threads, instances, cores, "far more threads than cores: they will slow each other");
+    }
+    Ok(threads)
+}
+
+/// Threads of one session: a mistake, and not far from what a process may have.
+const MAX_ALL_THREADS: usize = 4096;
+
+/// More threads for each core than this are worth a warning.
+const MANY_FOR_EACH_CORE: usize = 4;
 
 /// The threads of a pool shared by `instances`, each of which brings its own calling thread: as many helpers
 /// as all of them would have, and one caller.
@@ -140,6 +169,10 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Options, String> {
+        read_for(text, 2)
+    }
+
+    fn read_for(text: &str, instances: usize) -> Result<Options, String> {
         let config = proto::config_text::parse(text, "config.pbtxt").unwrap();
         Options::read(&ModelSource {
             name: &ModelName::parse("m").unwrap(),
@@ -147,7 +180,7 @@ mod tests {
             model_directory: "m".into(),
             version_directory: "m/1".into(),
             config: &config,
-            instances: 2,
+            instances,
             threads_per_instance: 8,
         })
     }
@@ -162,6 +195,14 @@ mod tests {
         assert_eq!(read(&parameter("intra_op_thread_count", "1")).unwrap().intra_op_threads, 1);
         assert_eq!(read(&parameter("intra_op_thread_count", "0")).unwrap().intra_op_threads, 15);
         assert_eq!(session_threads(0, 4), 1);
+    }
+
+    #[test]
+    fn threads_of_all_instances_together_have_a_bound() {
+        let text = parameter("intra_op_thread_count", "1024");
+        assert_eq!(read_for(&text, 4).unwrap().intra_op_threads, 4 * 1023 + 1);
+        let error = read_for(&text, 5).unwrap_err();
+        assert!(error.contains("is 1024 for each of 5 instances, 5120 threads in all"), "{error}");
     }
 
     #[test]

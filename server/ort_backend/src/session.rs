@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use inference::backend::{Instance, LoadError, LoadedModel, ModelSource, Signature, TensorSignature};
+use inference::current_request::in_span;
 use model::Dims;
 use ort::environment::Environment;
 use ort::session::builder::SessionBuilder;
@@ -86,7 +87,9 @@ impl Session {
             }
             Err(reason) => {
                 let model = &pruned.opener.shown;
-                info!(model, outputs = ?wanted, reason, "these outputs are computed with all the others");
+                in_span(|| {
+                    info!(model, outputs = ?wanted, reason, "these outputs are computed with all the others");
+                });
                 Arc::clone(self)
             }
         }
@@ -102,11 +105,10 @@ impl Session {
         if session.signature.inputs != self.signature.inputs {
             return Err("the graph for these outputs has other inputs".to_owned());
         }
-        info!(
-            model = pruned.opener.shown,
-            outputs = names.join(", "),
-            "made a session for these outputs only"
-        );
+        in_span(|| {
+            let (model, outputs) = (&pruned.opener.shown, names.join(", "));
+            info!(model, outputs, "made a session for these outputs only");
+        });
         // Outputs keep their numbers: the instance speaks of them as the whole model does.
         let output_names = c_names(&self.signature.outputs)?;
         Ok(Session { output_names, signature: self.signature.clone(), ..session })

@@ -48,6 +48,10 @@ impl Family {
     }
 }
 
+/// Lines of the log that nobody has seen: a counter of the server, without labels.
+const DROPPED_LINES: (&str, &str) =
+    ("volley_log_lines_dropped_total", "Log lines that were dropped because their reader was too slow");
+
 /// Every family, Triton's first.
 pub(super) const FAMILIES: &[Family] = &[
     counter(
@@ -141,7 +145,7 @@ const BATCH_BOUNDS: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 pub(super) fn text(app: &App) -> Vec<u8> {
     let versions = app.repository.all_ready();
     let snapshots: Vec<_> = versions.iter().map(|served| (served, served.statistics().snapshot())).collect();
-    let mut families: Vec<MetricFamily> = Vec::with_capacity(FAMILIES.len() + 3);
+    let mut families: Vec<MetricFamily> = Vec::with_capacity(FAMILIES.len() + host::GAUGES.len() + 1);
     for family in FAMILIES {
         let metrics =
             snapshots.iter().flat_map(|(served, totals)| metrics(&family.kind, served, totals)).collect();
@@ -152,6 +156,9 @@ pub(super) fn text(app: &App) -> Vec<u8> {
         metric.set_gauge(gauge_value(value));
         families.push(message(gauge.name, gauge.help, "gauge", vec![metric]));
     }
+    let mut dropped = Metric::default();
+    dropped.set_counter(counter_value(app.log.dropped_lines() as u64));
+    families.push(message(DROPPED_LINES.0, DROPPED_LINES.1, "counter", vec![dropped]));
     families.retain(|family| !family.get_metric().is_empty());
     let mut text = Vec::new();
     TextEncoder::new().encode(&families, &mut text).expect("families have names, types and values");
@@ -296,6 +303,8 @@ mod tests {
         for gauge in host::GAUGES {
             writeln!(table, "| `{}` | gauge | | {} |", gauge.name, gauge.help).unwrap();
         }
+        let (name, help) = DROPPED_LINES;
+        writeln!(table, "| `{name}` | counter | | {help} |").unwrap();
         table
     }
 

@@ -1,8 +1,6 @@
 //! `volley check`: validates model repositories by loading them, without serving.
 
 use std::io::Write;
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
 
 use anyhow::bail;
 use inference::backend::Backend;
@@ -11,30 +9,21 @@ use inference::repository::{Repository, State};
 use crate::app::settings;
 use crate::config::RepositoryConfig;
 
-/// Loads every version that would be served and prints one line for each, then the problems' number.
+/// Loads every version that a server with this configuration would serve, and prints one line for each, then the problems' number.
 ///
 /// # Errors
 /// When anything is wrong, after all of it was printed.
 pub fn run(
-    repositories: Vec<PathBuf>,
+    config: &RepositoryConfig,
     backend: &dyn Backend,
     acts_on_parameter: fn(&str) -> bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let config = RepositoryConfig {
-        paths: repositories,
-        config_name: None,
-        auto_complete: true,
-        default_max_batch_size: 4,
-        max_queue_size: NonZeroUsize::MIN,
-        load_thread_count: NonZeroUsize::MIN,
-        strict_readiness: true,
-        exit_on_error: false,
-    };
-    let repository = Repository::new(settings(&config, acts_on_parameter));
-    let errors = repository.load_all(backend);
+    let repository = Repository::new(settings(config, acts_on_parameter));
+    repository.load_all(backend);
+    let errors = repository.scan_errors();
     let mut problems = errors.len();
-    for error in errors {
+    for error in errors.iter() {
         writeln!(out, "error  {error}")?;
     }
     let index = repository.index();

@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
-use super::setting::{Declaration, DefaultValue};
+use super::setting::{Declaration, DefaultValue, Group};
 use super::settings;
 use super::triton::{self, ForeignOption};
 
@@ -29,17 +29,57 @@ impl FromArgMatches for Flags {
             .iter()
             .map(|declaration| declaration.name)
             .chain(triton::OPTIONS.iter().map(|option| option.name));
-        let given = names.filter_map(|name| {
-            let values = matches.get_many::<String>(name)?;
-            Some((name, values.cloned().collect()))
-        });
-        Ok(Flags { given: given.collect() })
+        Ok(given(matches, names))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Flags::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// Those of the flags that say how models are read, for a command that names the repositories itself. A flattened
+/// part of a `clap` parser.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelFlags(pub(super) Flags);
+
+/// The settings that [`ModelFlags`] takes.
+fn of_models() -> impl Iterator<Item = &'static Declaration> {
+    let repository = settings::MODEL_REPOSITORY.declaration.name;
+    let own = settings::ALL.iter().copied();
+    own.filter(move |declaration| match declaration.group {
+        Group::Models => declaration.name != repository,
+        _ => declaration.name == settings::CONFIG.declaration.name,
+    })
+}
+
+impl clap::Args for ModelFlags {
+    fn augment_args(command: Command) -> Command {
+        command.args(of_models().enumerate().map(|(order, declaration)| setting(declaration, order)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        ModelFlags::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ModelFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<ModelFlags, clap::Error> {
+        Ok(ModelFlags(given(matches, of_models().map(|declaration| declaration.name))))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = ModelFlags::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn given(matches: &ArgMatches, names: impl Iterator<Item = &'static str>) -> Flags {
+    let given = names.filter_map(|name| {
+        let values = matches.get_many::<String>(name)?;
+        Some((name, values.cloned().collect()))
+    });
+    Flags { given: given.collect() }
 }
 
 fn setting(declaration: &Declaration, order: usize) -> Arg {
@@ -79,7 +119,6 @@ fn argument(name: &'static str, switch: bool, action: ArgAction) -> Arg {
 mod tests {
     use clap::Args;
 
-    use super::super::setting::Group;
     use super::*;
 
     #[track_caller]
@@ -98,6 +137,7 @@ mod tests {
     #[test]
     fn the_declarations_make_a_sound_command_line() {
         Flags::augment_args(Command::new("volley")).debug_assert();
+        ModelFlags::augment_args(Command::new("check")).debug_assert();
     }
 
     #[test]

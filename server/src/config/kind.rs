@@ -54,7 +54,12 @@ pub(super) const BYTES: Kind<NonZeroUsize> =
     Kind::new("BYTES", "a number of bytes, an integer of at least 1", |text| text.parse().ok());
 
 pub(super) const VERBOSITY: Kind<u32> =
-    Kind::new("LEVEL", "an integer from 0 to 4294967295", |text| text.parse().ok());
+    Kind::new("LEVEL", "an integer from 0 to 4294967295, or true (1) or false (0)", |text| match text {
+        // Triton once took a switch here, and still takes these two.
+        "true" => Some(1),
+        "false" => Some(0),
+        number => number.parse().ok(),
+    });
 
 pub(super) const SECONDS: Kind<Duration> =
     Kind::new("SECONDS", "from 0 s to one year, as seconds (1.5) or with a unit (5s, 500ms, 2m)", |text| {
@@ -207,6 +212,16 @@ mod tests {
         }
         for wrong in ["", "example.org", "1.2.3", "[::1", "127.0.0.1:8000"] {
             assert_eq!(address(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn verbosity_is_a_number_or_tritons_switch() {
+        for (text, level) in [("0", 0), ("3", 3), ("true", 1), ("false", 0)] {
+            assert_eq!((VERBOSITY.parse)(text), Some(level), "{text}");
+        }
+        for wrong in ["", "-1", "yes", "TRUE"] {
+            assert_eq!((VERBOSITY.parse)(wrong), None, "{wrong:?}");
         }
     }
 

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::{ConfigError, Origin};
-pub use flags::Flags;
+pub use flags::{Flags, ModelFlags};
 
 use crate::logging::LogConfig;
 use raw::{RawConfig, Sources};
@@ -163,11 +163,7 @@ impl Config {
     /// # Errors
     /// When a value is not accepted, or settings contradict each other.
     pub fn load(flags: Flags) -> Result<Config, ConfigError> {
-        let raw = RawConfig::gather(Sources {
-            flags,
-            environment: &|name| std::env::var_os(name),
-            read_file: &file::read,
-        })?;
+        let raw = gather(flags)?;
         let cores = NonZeroUsize::new(num_cpus::get()).unwrap_or(NonZeroUsize::MIN);
         Config::resolve(&raw, cores)
     }
@@ -228,6 +224,20 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+fn gather(flags: Flags) -> Result<RawConfig, ConfigError> {
+    RawConfig::gather(Sources { flags, environment: &|name| std::env::var_os(name), read_file: &file::read })
+}
+
+impl RepositoryConfig {
+    /// How the server would read the models in `paths`, given the same flags, environment and configuration file.
+    ///
+    /// # Errors
+    /// When a value is not accepted, or settings contradict each other.
+    pub fn load(flags: ModelFlags, paths: Vec<PathBuf>) -> Result<RepositoryConfig, ConfigError> {
+        Ok(RepositoryConfig { paths, ..repository(&gather(flags.0)?)? })
     }
 }
 

@@ -29,7 +29,7 @@ settings! {
         CONFIG: PathBuf = Setting::new("config", &PATH, Absent, "TOML file of settings; flags and environment win");
         ID: String = Setting::new("id", &TEXT, Value("volley"), "Name of this server in its metadata");
         MAX_CONNECTIONS: NonZeroUsize = Setting::new("max-connections", &COUNT, Value("10000"),
-            "Connections held at once; more wait until one closes");
+            "Connections of each port held at once; more wait, and the longest idle makes room");
         CLIENT_TIMEOUT: Duration = Setting::new("client-timeout", &SECONDS_ABOVE_ZERO, Value("30s"),
             "Longest wait for a client to send the next part of a request or to read its answer");
     }
@@ -51,7 +51,7 @@ settings! {
         MAX_QUEUE_SIZE: NonZeroUsize = Setting::new("max-queue-size", &COUNT, Value("10000"),
             "Requests that may wait for a model whose configuration sets no bound");
         STRICT_READINESS: bool = Setting::new("strict-readiness", &SWITCH, Value("true"),
-            "Ready only when every model is");
+            "Ready only when every model is, of every repository given");
         EXIT_ON_ERROR: bool = Setting::new("exit-on-error", &SWITCH, Value("false"),
             "Exit when a model fails to load at start");
     }

@@ -43,6 +43,18 @@ pub(super) fn tensor(
     packed_tensor(name, datatype, shape, data)
 }
 
+/// Bytes that `contents` holds, but for those that BYTES elements only refer to.
+pub(super) fn size(contents: &InferTensorContents) -> usize {
+    size_of_val(&*contents.bool_contents)
+        + size_of_val(&*contents.int_contents)
+        + size_of_val(&*contents.int64_contents)
+        + size_of_val(&*contents.uint_contents)
+        + size_of_val(&*contents.uint64_contents)
+        + size_of_val(&*contents.fp32_contents)
+        + size_of_val(&*contents.fp64_contents)
+        + size_of_val(&*contents.bytes_contents)
+}
+
 /// How many elements each field holds.
 struct Fields([(&'static str, usize); 8]);
 

@@ -10,6 +10,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use super::call::Call;
 use crate::app::App;
 use crate::drain::Drain;
 
@@ -29,8 +30,11 @@ fn health(app: &App) -> HealthCheckResponse {
 impl Health for ServerHealth {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        Ok(Response::new(health(&self.app)))
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        Call::about("Check", &request, "").answer(Ok(health(&self.app)))
     }
 
     /// Tells the health now and every time it changes.

@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use model::{DataType, Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion};
+use model::{DataType, Dims, InferError, InferRequest, InferResponse, ModelName};
 use model::{Parameter, Parameters, RequestedOutput, Tensor};
 use proto::v2::infer_parameter::ParameterChoice;
 use proto::v2::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use proto::v2::model_infer_response::InferOutputTensor;
 use proto::v2::{InferParameter, ModelInferRequest, ModelInferResponse};
 
+use super::codec::INLINE;
 use super::contents;
 use crate::app::App;
 use crate::request_id::RequestId;
-use crate::request_rules::{check_parameter, refuse_duplicates};
+use crate::request_rules::{check_parameter, parse_version, refuse_duplicates};
 use crate::tensor_bytes::packed_tensor;
 
 /// Answers one message.
@@ -23,7 +24,11 @@ pub(super) async fn infer(
     request_id: &RequestId,
     arrived: Instant,
 ) -> Result<ModelInferResponse, InferError> {
-    let request = decode(message)?;
+    // Typed contents are converted value by value: many of them aside, so that others are answered meanwhile.
+    let typed: usize =
+        message.inputs.iter().filter_map(|input| input.contents.as_ref()).map(contents::size).sum();
+    let request =
+        if typed > INLINE { tokio::task::block_in_place(|| decode(message))? } else { decode(message)? };
     let response = app.infer(request, request_id.as_str(), arrived).await?;
     Ok(encode(response))
 }
@@ -48,7 +53,7 @@ fn decode(message: ModelInferRequest) -> Result<InferRequest, InferError> {
     let request = InferRequest {
         id: id.into(),
         model,
-        version: version(&model_version)?,
+        version: parse_version(&model_version)?,
         parameters: request_parameters(parameters)?,
         inputs: inputs.collect::<Result<_, _>>()?,
         outputs: outputs.into_iter().map(requested_output).collect::<Result<_, _>>()?,
@@ -56,12 +61,6 @@ fn decode(message: ModelInferRequest) -> Result<InferRequest, InferError> {
     refuse_duplicates("input", request.inputs.iter().map(|input| &*input.name))?;
     refuse_duplicates("output", request.outputs.iter().map(|output| &*output.name))?;
     Ok(request)
-}
-
-/// The version that `text` names; empty names none.
-pub(super) fn version(text: &str) -> Result<Option<ModelVersion>, InferError> {
-    let invalid = |error| InferError::invalid(format!("failed to get model version: {error}"));
-    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(invalid) }
 }
 
 fn tensor(input: InferInputTensor, raw: Option<bytes::Bytes>) -> Result<Tensor, InferError> {
@@ -89,23 +88,23 @@ fn requested_output(output: InferRequestedOutputTensor) -> Result<RequestedOutpu
     }
     let classification =
         match parameters.get("classification").and_then(|value| value.parameter_choice.as_ref()) {
-            None => None,
-            Some(choice) => Some(classes(choice).ok_or_else(|| {
+            None => 0,
+            Some(choice) => classes(choice).ok_or_else(|| {
                 InferError::invalid(format!(
-                    "output '{name}' has a 'classification' that is not a positive number"
+                    "output '{name}' has a 'classification' that is not the number of classes wanted"
                 ))
-            })?),
+            })?,
         };
-    Ok(RequestedOutput { name: name.into(), classification })
+    // 0 asks for none, as leaving it out does.
+    Ok(RequestedOutput { name: name.into(), classification: Some(classification).filter(|count| *count > 0) })
 }
 
 fn classes(choice: &ParameterChoice) -> Option<u32> {
-    let count = match choice {
+    match choice {
         ParameterChoice::Int64Param(count) => u32::try_from(*count).ok(),
         ParameterChoice::Uint64Param(count) => u32::try_from(*count).ok(),
         _ => None,
-    };
-    count.filter(|count| *count > 0)
+    }
 }
 
 fn shared_memory(role: &str, name: &str) -> InferError {

@@ -3,31 +3,30 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
-use http_body::{Body, Frame, SizeHint};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use proto::v2::grpc_inference_service_server::GrpcInferenceServiceServer;
-use tokio::time::{Instant, Sleep};
+use pin_project_lite::pin_project;
 use tonic::Status;
-use tonic::codec::CompressionEncoding;
+use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
 use super::health::ServerHealth;
+use super::inference_service::{INFER, InferenceService, STREAM_INFER};
+use super::request_body::{Limits, RequestBody};
 use super::service::Service;
+use super::status::{status, too_large_once_decompressed};
 use crate::app::App;
 use crate::config::{CompressionLevel, GrpcConfig};
 use crate::drain::Drain;
-
-/// Largest message that gRPC allows.
-const MAX_MESSAGE: usize = i32::MAX as usize;
+use crate::request_id::{self, RequestId};
+use crate::size_limit::SizeLimit;
 
 /// Flow-control windows: a tensor of a few megabytes should not wait for its window to open.
 const WINDOW: u32 = 4 << 20;
@@ -46,18 +45,10 @@ pub fn builder(config: &GrpcConfig) -> Builder<TokioExecutor> {
     builder
 }
 
-/// Every gRPC service of the server. A message is bounded as an HTTP body is, as sent and decompressed: its
-/// claimed length is reserved before it comes.
+/// Every gRPC service of the server.
 pub fn routes(app: &Arc<App>, compression: CompressionLevel, drain: &Drain) -> Routes {
     let service = Service { app: Arc::clone(app), drain: drain.clone() };
-    let mut inference = GrpcInferenceServiceServer::new(service)
-        .max_decoding_message_size(app.max_input_size.min(MAX_MESSAGE))
-        .max_encoding_message_size(MAX_MESSAGE)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Deflate);
-    if compression != CompressionLevel::None {
-        inference = inference.send_compressed(CompressionEncoding::Gzip);
-    }
+    let inference = InferenceService::new(service, compression);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
@@ -80,92 +71,85 @@ pub struct GrpcService {
     routes: TowerToHyperService<Routes>,
     peer: SocketAddr,
     client_timeout: Duration,
+    /// Of requests for an inference.
+    size: SizeLimit,
 }
 
 impl GrpcService {
-    /// A service for the connection of `peer`.
-    pub fn new(routes: Routes, peer: SocketAddr, client_timeout: Duration) -> GrpcService {
-        GrpcService { routes: TowerToHyperService::new(routes), peer, client_timeout }
+    /// A service for the connection of `peer`; `max_input_size` bounds a request in bytes, `client_timeout`
+    /// how long its client may stall.
+    pub fn new(
+        routes: Routes,
+        peer: SocketAddr,
+        client_timeout: Duration,
+        max_input_size: usize,
+    ) -> GrpcService {
+        let (routes, size) = (TowerToHyperService::new(routes), SizeLimit::of_inference(max_input_size));
+        GrpcService { routes, peer, client_timeout, size }
+    }
+
+    /// What the messages of a call at `path` may be.
+    fn limits(&self, path: &str) -> Limits {
+        let size = if [INFER, STREAM_INFER].contains(&path) { self.size } else { SizeLimit::CONTROL };
+        Limits { size, time: self.client_timeout, may_be_quiet: path == STREAM_INFER }
     }
 }
+
+type Answering = <TowerToHyperService<Routes> as hyper::service::Service<Request<Body>>>::Future;
 
 impl hyper::service::Service<Request<Incoming>> for GrpcService {
-    type Response = http::Response<tonic::body::Body>;
-    type Error = <TowerToHyperService<Routes> as hyper::service::Service<Request<tonic::body::Body>>>::Error;
-    type Future =
-        <TowerToHyperService<Routes> as hyper::service::Service<Request<tonic::body::Body>>>::Future;
+    type Response = Response<Body>;
+    type Error = <TowerToHyperService<Routes> as hyper::service::Service<Request<Body>>>::Error;
+    type Future = Refusals<Answering>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let streams = request.uri().path().ends_with("/ModelStreamInfer");
-        let mut request = request.map(|body| {
-            // A stream may be quiet for as long as it likes; a single message may not.
-            let time = if streams { None } else { Some(self.client_timeout) };
-            tonic::body::Body::new(Timed { body, time, received: 0, sleep: None })
-        });
+        let limits = self.limits(request.uri().path());
+        let request_id = request.headers().get(request_id::HEADER).cloned();
+        let mut request = request.map(|body| Body::new(RequestBody::new(body, limits)));
         request.extensions_mut().insert(self.peer);
-        self.routes.call(request)
+        Refusals { answer: self.routes.call(request), size: limits.size, request_id }
     }
 }
 
-/// A request's body that ends with an error when its client stops sending.
-struct Timed {
-    body: Incoming,
-    time: Option<Duration>,
-    received: usize,
-    /// Set when a part was awaited for the first time.
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-/// Bytes that earn a slow client as much time again, as over HTTP.
-const PROGRESS: usize = 64 << 10;
-
-impl Timed {
-    fn progress(&mut self, bytes: usize, time: Duration) {
-        let before = self.received / PROGRESS;
-        self.received += bytes;
-        if self.received / PROGRESS > before
-            && let Some(sleep) = &mut self.sleep
-        {
-            sleep.as_mut().reset(Instant::now() + time);
-        }
+pin_project! {
+    /// An answer; a refusal that no handler has made gets what those of the handlers have.
+    #[derive(Debug)]
+    pub struct Refusals<F> {
+        #[pin]
+        answer: F,
+        size: SizeLimit,
+        request_id: Option<HeaderValue>,
     }
 }
 
-impl Body for Timed {
-    type Data = Bytes;
-    type Error = Status;
+impl<F, E> Future for Refusals<F>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+{
+    type Output = Result<Response<Body>, E>;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        let Some(time) = self.time else {
-            return polled.map_err(|error| Status::from_error(error.into()));
-        };
-        if let Poll::Ready(frame) = polled {
-            if let Some(Ok(frame)) = &frame
-                && let Some(data) = frame.data_ref()
-            {
-                self.progress(data.len(), time);
-            }
-            return Poll::Ready(frame.map(|frame| frame.map_err(|error| Status::from_error(error.into()))));
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.answer.poll(cx))?;
+        if answer.headers().contains_key(Status::GRPC_STATUS) {
+            refine(answer.headers_mut(), *this.size, this.request_id.take());
         }
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
-        match sleep.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => {
-                let text = format!("no part of the request came for {time:?}");
-                Poll::Ready(Some(Err(Status::deadline_exceeded(text))))
-            }
+        Poll::Ready(Ok(answer))
+    }
+}
+
+/// Says in `headers`, which are those of a refusal, what every refusal says.
+fn refine(headers: &mut HeaderMap, size: SizeLimit, request_id: Option<HeaderValue>) {
+    if let Some(found) = Status::from_header_map(headers)
+        && let Some(error) = too_large_once_decompressed(&found, size)
+    {
+        // A status that was made here is one that can be sent.
+        let _ = status(&error).add_header(headers);
+    }
+    if !headers.contains_key(request_id::HEADER) {
+        let given = request_id.as_ref().and_then(|id| id.to_str().ok());
+        if let Ok(id) = RequestId::choose("", given).as_str().parse() {
+            headers.insert(request_id::HEADER, id);
         }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_util::{Stream, StreamExt};
 use model::{InferError, Parameter, Parameters};
@@ -13,14 +12,13 @@ use proto::v2::log_settings_response::setting_value::ParameterChoice as SettingA
 use proto::v2::*;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::infer::{infer, version};
-use super::status::status;
+use super::call::{Call, Caller};
+use super::infer::infer;
 use super::stream;
 use crate::app::App;
 use crate::describe::{MODEL_CONTROL, SHARED_MEMORY, TRACE, refuse_repository_name};
 use crate::drain::Drain;
-use crate::logging::AccessLog;
-use crate::request_id::{self, RequestId};
+use crate::request_rules::parse_version;
 
 /// Answers from the app.
 #[derive(Debug)]
@@ -31,84 +29,80 @@ pub(super) struct Service {
 
 type Answered<T> = Result<Response<T>, Status>;
 
-fn answered<T>(result: Result<T, InferError>) -> Answered<T> {
-    result.map(Response::new).map_err(|error| status(&error))
-}
-
-/// Part of the protocol, but served by later work.
-fn not_yet<T>(sentence: &str) -> Answered<T> {
-    Err(Status::unimplemented(sentence))
-}
-
 #[tonic::async_trait]
 impl GrpcInferenceService for Service {
-    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Answered<ServerLiveResponse> {
-        Ok(Response::new(ServerLiveResponse { live: true }))
+    async fn server_live(&self, request: Request<ServerLiveRequest>) -> Answered<ServerLiveResponse> {
+        let call = Call::about("ServerLive", &request, "");
+        call.answer(Ok(ServerLiveResponse { live: true }))
     }
 
-    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Answered<ServerReadyResponse> {
-        Ok(Response::new(ServerReadyResponse { ready: self.app.is_ready() }))
+    async fn server_ready(&self, request: Request<ServerReadyRequest>) -> Answered<ServerReadyResponse> {
+        let call = Call::about("ServerReady", &request, "");
+        call.answer(Ok(ServerReadyResponse { ready: self.app.is_ready() }))
     }
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Answered<ModelReadyResponse> {
+        let call = Call::about("ModelReady", &request, &request.get_ref().name);
         let request = request.into_inner();
         let ready =
-            version(&request.version).and_then(|version| self.app.model_ready(&request.name, version));
-        answered(ready.map(|ready| ModelReadyResponse { ready }))
+            parse_version(&request.version).and_then(|version| self.app.model_ready(&request.name, version));
+        call.answer(ready.map(|ready| ModelReadyResponse { ready }))
     }
 
-    async fn server_metadata(&self, _: Request<ServerMetadataRequest>) -> Answered<ServerMetadataResponse> {
-        Ok(Response::new(self.app.server_metadata()))
+    async fn server_metadata(
+        &self,
+        request: Request<ServerMetadataRequest>,
+    ) -> Answered<ServerMetadataResponse> {
+        let call = Call::about("ServerMetadata", &request, "");
+        call.answer(Ok(self.app.server_metadata()))
     }
 
     async fn model_metadata(
         &self,
         request: Request<ModelMetadataRequest>,
     ) -> Answered<ModelMetadataResponse> {
+        let call = Call::about("ModelMetadata", &request, &request.get_ref().name);
         let request = request.into_inner();
-        answered(
-            version(&request.version).and_then(|version| self.app.model_metadata(&request.name, version)),
+        call.answer(
+            parse_version(&request.version)
+                .and_then(|version| self.app.model_metadata(&request.name, version)),
         )
     }
 
     async fn model_config(&self, request: Request<ModelConfigRequest>) -> Answered<ModelConfigResponse> {
+        let call = Call::about("ModelConfig", &request, &request.get_ref().name);
         let request = request.into_inner();
-        answered(version(&request.version).and_then(|version| self.app.model_config(&request.name, version)))
+        call.answer(
+            parse_version(&request.version).and_then(|version| self.app.model_config(&request.name, version)),
+        )
     }
 
     async fn model_statistics(
         &self,
         request: Request<ModelStatisticsRequest>,
     ) -> Answered<ModelStatisticsResponse> {
+        let call = Call::about("ModelStatistics", &request, &request.get_ref().name);
         let request = request.into_inner();
-        answered(version(&request.version).and_then(|version| self.app.statistics(&request.name, version)))
+        call.answer(
+            parse_version(&request.version).and_then(|version| self.app.statistics(&request.name, version)),
+        )
     }
 
     async fn repository_index(
         &self,
         request: Request<RepositoryIndexRequest>,
     ) -> Answered<RepositoryIndexResponse> {
+        let call = Call::about("RepositoryIndex", &request, "");
         let request = request.into_inner();
         let index = || self.app.repository_index(request.ready);
-        answered(refuse_repository_name(&request.repository_name).map(|()| index()))
+        call.answer(refuse_repository_name(&request.repository_name).map(|()| index()))
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answered<ModelInferResponse> {
-        let arrived = Instant::now();
-        let header_id = request.metadata().get(request_id::HEADER).and_then(|id| id.to_str().ok());
-        let request_id = RequestId::choose(&request.get_ref().id, header_id);
-        let access = AccessLog::wanted().then(|| Access::new(&request, request_id.clone()));
-        let result = infer(&self.app, request.into_inner(), &request_id, arrived).await;
-        if let Some(access) = access {
-            access.write(&result, arrived);
-        }
-        answered(result).map_err(|mut status| {
-            // By which the caller can ask about this in the log.
-            if let Ok(id) = request_id.as_str().parse() {
-                status.metadata_mut().insert(request_id::HEADER, id);
-            }
-            status
-        })
+        let call = Call::infer(&request);
+        let result = infer(&self.app, request.into_inner(), &call.request_id, call.arrived).await;
+        call.log_inference(&result);
+        result.map(Response::new).map_err(|error| call.status(&error))
     }
 
     type ModelStreamInferStream =
@@ -118,84 +112,93 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Answered<Self::ModelStreamInferStream> {
-        let metadata = request.metadata();
-        let fail = metadata.get("triton_grpc_error").is_some_and(|value| value == "true");
-        let header_id = metadata.get(request_id::HEADER).and_then(|id| id.to_str().ok()).map(str::to_owned);
+        let caller = Caller::of(&request);
+        let fail = request.metadata().get("triton_grpc_error").is_some_and(|value| value == "true");
         // When the server stops, what has come is answered, and the stream ends.
         let drain = self.drain.clone();
         let stopped = Box::pin(async move { drain.stopped().await });
         let messages = request.into_inner().take_until(stopped);
-        let answers = stream::answers(Arc::clone(&self.app), messages, header_id, fail);
+        let answers = stream::answers(Arc::clone(&self.app), messages, caller, fail);
         Ok(Response::new(Box::pin(answers)))
     }
 
     async fn log_settings(&self, request: Request<LogSettingsRequest>) -> Answered<LogSettingsResponse> {
+        let call = Call::about("LogSettings", &request, "");
         let changes = request.into_inner().settings;
         let updated = log_changes(changes).and_then(|changes| match changes.is_empty() {
             true => Ok(()),
             false => self.app.log.update(&changes),
         });
-        answered(updated.map(|()| log_settings(&self.app)))
+        call.answer(updated.map(|()| log_settings(&self.app)))
     }
 
     async fn repository_model_load(
         &self,
-        _: Request<RepositoryModelLoadRequest>,
+        request: Request<RepositoryModelLoadRequest>,
     ) -> Answered<RepositoryModelLoadResponse> {
-        not_yet(MODEL_CONTROL)
+        let call = Call::about("RepositoryModelLoad", &request, &request.get_ref().model_name);
+        call.answer(Err(InferError::unsupported(MODEL_CONTROL)))
     }
 
     async fn repository_model_unload(
         &self,
-        _: Request<RepositoryModelUnloadRequest>,
+        request: Request<RepositoryModelUnloadRequest>,
     ) -> Answered<RepositoryModelUnloadResponse> {
-        not_yet(MODEL_CONTROL)
+        let call = Call::about("RepositoryModelUnload", &request, &request.get_ref().model_name);
+        call.answer(Err(InferError::unsupported(MODEL_CONTROL)))
     }
 
     async fn system_shared_memory_status(
         &self,
-        _: Request<SystemSharedMemoryStatusRequest>,
+        request: Request<SystemSharedMemoryStatusRequest>,
     ) -> Answered<SystemSharedMemoryStatusResponse> {
-        not_yet(SHARED_MEMORY)
+        let call = Call::about("SystemSharedMemoryStatus", &request, "");
+        call.answer(Err(InferError::unsupported(SHARED_MEMORY)))
     }
 
     async fn system_shared_memory_register(
         &self,
-        _: Request<SystemSharedMemoryRegisterRequest>,
+        request: Request<SystemSharedMemoryRegisterRequest>,
     ) -> Answered<SystemSharedMemoryRegisterResponse> {
-        not_yet(SHARED_MEMORY)
+        let call = Call::about("SystemSharedMemoryRegister", &request, "");
+        call.answer(Err(InferError::unsupported(SHARED_MEMORY)))
     }
 
     async fn system_shared_memory_unregister(
         &self,
-        _: Request<SystemSharedMemoryUnregisterRequest>,
+        request: Request<SystemSharedMemoryUnregisterRequest>,
     ) -> Answered<SystemSharedMemoryUnregisterResponse> {
-        not_yet(SHARED_MEMORY)
+        let call = Call::about("SystemSharedMemoryUnregister", &request, "");
+        call.answer(Err(InferError::unsupported(SHARED_MEMORY)))
     }
 
     async fn cuda_shared_memory_status(
         &self,
-        _: Request<CudaSharedMemoryStatusRequest>,
+        request: Request<CudaSharedMemoryStatusRequest>,
     ) -> Answered<CudaSharedMemoryStatusResponse> {
-        not_yet(SHARED_MEMORY)
+        let call = Call::about("CudaSharedMemoryStatus", &request, "");
+        call.answer(Err(InferError::unsupported(SHARED_MEMORY)))
     }
 
     async fn cuda_shared_memory_register(
         &self,
-        _: Request<CudaSharedMemoryRegisterRequest>,
+        request: Request<CudaSharedMemoryRegisterRequest>,
     ) -> Answered<CudaSharedMemoryRegisterResponse> {
-        not_yet(SHARED_MEMORY)
+        let call = Call::about("CudaSharedMemoryRegister", &request, "");
+        call.answer(Err(InferError::unsupported(SHARED_MEMORY)))
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
-        _: Request<CudaSharedMemoryUnregisterRequest>,
+        request: Request<CudaSharedMemoryUnregisterRequest>,
     ) -> Answered<CudaSharedMemoryUnregisterResponse> {
-        not_yet(SHARED_MEMORY)
+        let call = Call::about("CudaSharedMemoryUnregister", &request, "");
+        call.answer(Err(InferError::unsupported(SHARED_MEMORY)))
     }
 
-    async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Answered<TraceSettingResponse> {
-        not_yet(TRACE)
+    async fn trace_setting(&self, request: Request<TraceSettingRequest>) -> Answered<TraceSettingResponse> {
+        let call = Call::about("TraceSetting", &request, &request.get_ref().model_name);
+        call.answer(Err(InferError::unsupported(TRACE)))
     }
 }
 
@@ -229,45 +232,5 @@ fn log_settings(app: &App) -> LogSettingsResponse {
     let value = |choice| log_settings_response::SettingValue { parameter_choice: Some(choice) };
     LogSettingsResponse {
         settings: settings.into_iter().map(|(name, choice)| (name.to_owned(), value(choice))).collect(),
-    }
-}
-
-/// What an access line needs of a request, kept while it is answered.
-struct Access {
-    model: String,
-    request_id: RequestId,
-    bytes_in: u64,
-    peer: Option<std::net::SocketAddr>,
-}
-
-impl Access {
-    fn new(request: &Request<ModelInferRequest>, request_id: RequestId) -> Access {
-        let message = request.get_ref();
-        Access {
-            model: message.model_name.clone(),
-            request_id,
-            bytes_in: prost_reflect::prost::Message::encoded_len(message) as u64,
-            peer: request.extensions().get::<std::net::SocketAddr>().copied(),
-        }
-    }
-
-    fn write(&self, result: &Result<ModelInferResponse, InferError>, arrived: Instant) {
-        let code =
-            result.as_ref().map_or_else(|error| super::status::grpc_code(error.code()), |_| tonic::Code::Ok);
-        let answer = result.as_ref().ok();
-        AccessLog {
-            protocol: "grpc",
-            method: "POST",
-            route: "ModelInfer",
-            status: u16::try_from(code as i32).unwrap_or_default(),
-            model: Some(&self.model),
-            version: answer.and_then(|answer| answer.model_version.parse().ok()),
-            bytes_in: self.bytes_in,
-            bytes_out: answer.map_or(0, |answer| prost_reflect::prost::Message::encoded_len(answer) as u64),
-            took: arrived.elapsed(),
-            request_id: self.request_id.as_str(),
-            peer: self.peer,
-        }
-        .write();
     }
 }

@@ -2,6 +2,8 @@
 
 use model::{Code, InferError};
 
+use crate::size_limit::SizeLimit;
+
 /// The twin of [`crate::http::status::http_status`].
 pub fn grpc_code(code: Code) -> tonic::Code {
     match code {
@@ -17,6 +19,13 @@ pub fn grpc_code(code: Code) -> tonic::Code {
 
 pub(super) fn status(error: &InferError) -> tonic::Status {
     tonic::Status::new(grpc_code(error.code()), error.text())
+}
+
+/// What tonic says of a request that becomes larger than `size`, in the words of the table. Nothing else that
+/// refuses a request has this code.
+pub(super) fn too_large_once_decompressed(status: &tonic::Status, size: SizeLimit) -> Option<InferError> {
+    (status.code() == tonic::Code::ResourceExhausted)
+        .then(|| size.exceeded("the decompressed request message"))
 }
 
 #[cfg(test)]

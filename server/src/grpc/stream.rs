@@ -1,18 +1,16 @@
 //! `ModelStreamInfer`: many requests and answers on one stream, answers in the order of the requests.
 
-use std::future::ready;
 use std::sync::Arc;
-use std::time::Instant;
 
+use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt};
 use model::Parameter;
 use proto::v2::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use tonic::Status;
 
+use super::call::{Call, Caller};
 use super::infer::{infer, parameter};
-use super::status::status;
 use crate::app::App;
-use crate::request_id::RequestId;
 
 /// Requests of one stream that are in work at the same time; the client's flow control holds the others.
 const IN_FLIGHT: usize = 32;
@@ -22,26 +20,33 @@ const IN_FLIGHT: usize = 32;
 pub(super) fn answers(
     app: Arc<App>,
     requests: impl Stream<Item = Result<ModelInferRequest, Status>>,
-    header_id: Option<String>,
+    caller: Caller,
     fail: bool,
 ) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> {
-    let answers = requests.map(move |message| {
-        let (app, header_id) = (Arc::clone(&app), header_id.clone());
+    // tonic would decode a message that was refused once more at every poll.
+    let answers = until_error(requests).map(move |message| {
+        let (app, caller) = (Arc::clone(&app), caller.clone());
         async move {
-            let message = message?;
+            let message = message.map_err(|status| caller.refused(status, &app))?;
             let id = message.id.clone();
-            let request_id = RequestId::choose(&id, header_id.as_deref());
-            let result = infer(&app, message, &request_id, Instant::now()).await;
+            let call = Call::streamed(&message, &caller);
+            let result = infer(&app, message, &call.request_id, call.arrived).await;
+            call.log_inference(&result);
             result
                 .map(answer)
-                .or_else(|error| if fail { Err(status(&error)) } else { Ok(failure(id, error.text())) })
+                .or_else(|error| if fail { Err(call.status(&error)) } else { Ok(failure(id, error.text())) })
         }
     });
-    // Nothing follows an error of the stream itself.
-    answers.buffered(IN_FLIGHT).scan(false, |failed, answer| {
-        let ended = *failed;
-        *failed = answer.is_err();
-        ready((!ended).then_some(answer))
+    until_error(answers.buffered(IN_FLIGHT))
+}
+
+/// `stream` up to its first error; it is not asked for more after that.
+fn until_error<T>(stream: impl Stream<Item = Result<T, Status>>) -> impl Stream<Item = Result<T, Status>> {
+    unfold(Some(Box::pin(stream)), async |stream| {
+        let mut stream = stream?;
+        let item = stream.next().await?;
+        let rest = item.is_ok().then_some(stream);
+        Some((item, rest))
     })
 }
 
@@ -53,4 +58,25 @@ fn answer(mut response: ModelInferResponse) -> ModelStreamInferResponse {
 fn failure(id: String, error_message: String) -> ModelStreamInferResponse {
     let response = ModelInferResponse { id, ..Default::default() };
     ModelStreamInferResponse { error_message, infer_response: Some(response) }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream::{iter, poll_fn};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_asked_for_after_an_error() {
+        let mut asked = 0;
+        let items = poll_fn(|_| {
+            asked += 1;
+            std::task::Poll::Ready(Some(if asked < 3 { Ok(asked) } else { Err(Status::internal("broken")) }))
+        });
+        let got: Vec<_> = until_error(items).map(|item| item.map_err(|status| status.code())).collect().await;
+        assert_eq!(got, [Ok(1), Ok(2), Err(tonic::Code::Internal)]);
+        assert_eq!(asked, 3);
+        let all: Vec<_> = until_error(iter([Ok::<_, Status>(1), Ok(2)])).collect().await;
+        assert_eq!(all.len(), 2);
+    }
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use model::InferError;
@@ -18,7 +18,7 @@ use super::status::http_status;
 pub(crate) type Answer = Response<Chunks>;
 
 /// A body in pieces that are sent as they are.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Chunks {
     chunks: SmallVec<[Bytes; 3]>,
     next: usize,
@@ -98,6 +98,13 @@ pub(super) fn message<M: prost::Message>(name: &str, message: &M) -> Answer {
 /// The answer to a request that was refused or failed.
 pub(super) fn error(error: &InferError) -> Answer {
     refusal(http_status(error.code()), &error.text())
+}
+
+/// The answer to a method that its route does not have; `allow` lists those it has.
+pub(super) fn method_not_allowed(allow: &'static str) -> Answer {
+    let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    answer
 }
 
 /// `{"error": text}` with `status`.

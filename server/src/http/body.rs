@@ -10,18 +10,17 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use model::InferError;
 
+use crate::blocking;
+use crate::size_limit::{PROGRESS, SizeLimit};
+
 /// What a body may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BodyLimits {
-    /// Bytes, as sent and decompressed (`--http-max-input-size`).
-    pub(super) size: usize,
-    /// How long the next part may take; every 64 KiB that come earn as much again, so that a client that
-    /// sends byte after byte does not hold its connection for ever.
+    /// Bytes, as sent and decompressed.
+    pub(super) size: SizeLimit,
+    /// How long the body may take; every [`PROGRESS`] bytes earn as much again.
     pub(super) time: Duration,
 }
-
-/// Bytes that earn a slow client more time.
-const PROGRESS: usize = 64 << 10;
 
 /// Tensors start at multiples of this, so that ONNX Runtime can use them where they are.
 const ALIGNMENT: usize = 64;
@@ -42,8 +41,8 @@ where
     B::Error: std::fmt::Display,
 {
     let announced = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-    if let Some(length) = announced.filter(|length| *length > limits.size) {
-        return Err(too_large(format!("a request body of {length} bytes"), limits.size));
+    if let Some(length) = announced.filter(|length| *length > limits.size.bytes) {
+        return Err(limits.size.exceeded(format!("a request body of {length} bytes")));
     }
     let started = Instant::now();
     let mut whole: Vec<u8> = Vec::new();
@@ -60,16 +59,16 @@ where
             whole.resize(padding, 0);
         }
         whole.extend_from_slice(&data);
-        if whole.len() - padding > limits.size {
-            return Err(too_large("the request body".to_owned(), limits.size));
+        if whole.len() - padding > limits.size.bytes {
+            return Err(limits.size.exceeded("the request body"));
         }
     }
     Ok(Bytes::from(whole).slice(padding..))
 }
 
-fn within(data: Bytes, limit: usize) -> Result<Bytes, InferError> {
-    if data.len() > limit {
-        return Err(too_large(format!("a request body of {} bytes", data.len()), limit));
+fn within(data: Bytes, limit: SizeLimit) -> Result<Bytes, InferError> {
+    if data.len() > limit.bytes {
+        return Err(limit.exceeded(format!("a request body of {} bytes", data.len())));
     }
     Ok(data)
 }
@@ -112,8 +111,21 @@ where
     }
 }
 
-fn too_large(what: String, limit: usize) -> InferError {
-    InferError::TooLarge { what, limit, option: "--http-max-input-size" }
+/// Reads `body` and forgets it; tells whether it came to its end within the limits.
+pub(super) async fn discard<B>(mut body: B, limits: BodyLimits) -> bool
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let (started, mut received) = (Instant::now(), 0);
+    while received <= limits.size.bytes {
+        match next_data(&mut body, started, received, limits).await {
+            Ok(Some(data)) => received += data.len(),
+            Ok(None) => return true,
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// How a body is compressed.
@@ -137,13 +149,12 @@ pub(super) async fn decompress(
     if body.len() <= INLINE {
         return inflate(&body, encoding, limits.size);
     }
-    let inflated = tokio::task::spawn_blocking(move || inflate(&body, encoding, limits.size)).await;
-    inflated.unwrap_or_else(|_| Err(InferError::ShuttingDown))
+    blocking::run("decompressing the request", move || inflate(&body, encoding, limits.size)).await?
 }
 
-fn inflate(body: &[u8], encoding: Encoding, limit: usize) -> Result<Bytes, InferError> {
+fn inflate(body: &[u8], encoding: Encoding, limit: SizeLimit) -> Result<Bytes, InferError> {
     // One byte more than allowed, to tell a full body from one that goes on.
-    let most = limit.saturating_add(1);
+    let most = limit.bytes.saturating_add(1);
     let inflated = match encoding {
         Encoding::Gzip => read_up_to(most, MultiGzDecoder::new(body)),
         Encoding::Deflate if has_zlib_header(body) => read_up_to(most, ZlibDecoder::new(body)),
@@ -153,9 +164,7 @@ fn inflate(body: &[u8], encoding: Encoding, limit: usize) -> Result<Bytes, Infer
         Err(error) => {
             Err(InferError::invalid(format!("the request body is not valid {encoding:?} data: {error}")))
         }
-        Ok(inflated) if inflated.len() > limit => {
-            Err(too_large("the decompressed request body".to_owned(), limit))
-        }
+        Ok(inflated) if inflated.len() > limit.bytes => Err(limit.exceeded("the decompressed request body")),
         Ok(inflated) => Ok(inflated.into()),
     }
 }
@@ -193,7 +202,11 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: BodyLimits = BodyLimits { size: 1000, time: Duration::from_secs(5) };
+    const LIMITS: BodyLimits = BodyLimits { size: size(1000), time: Duration::from_secs(5) };
+
+    const fn size(bytes: usize) -> SizeLimit {
+        SizeLimit::of_inference(bytes)
+    }
 
     /// Gives its parts one by one, then ends or stalls.
     struct Parts {
@@ -262,9 +275,9 @@ mod tests {
         gzip.write_all(text).unwrap();
         zlib.write_all(text).unwrap();
         raw.write_all(text).unwrap();
-        assert_eq!(inflate(&gzip.finish().unwrap(), Encoding::Gzip, 1000).unwrap(), text);
-        assert_eq!(inflate(&zlib.finish().unwrap(), Encoding::Deflate, 1000).unwrap(), text);
-        assert_eq!(inflate(&raw.finish().unwrap(), Encoding::Deflate, 1000).unwrap(), text);
+        assert_eq!(inflate(&gzip.finish().unwrap(), Encoding::Gzip, size(1000)).unwrap(), text);
+        assert_eq!(inflate(&zlib.finish().unwrap(), Encoding::Deflate, size(1000)).unwrap(), text);
+        assert_eq!(inflate(&raw.finish().unwrap(), Encoding::Deflate, size(1000)).unwrap(), text);
     }
 
     #[test]
@@ -272,9 +285,9 @@ mod tests {
         let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
         bomb.write_all(&vec![0; 10 << 20]).unwrap();
         let bomb = bomb.finish().unwrap();
-        assert!(matches!(inflate(&bomb, Encoding::Gzip, 1 << 20), Err(InferError::TooLarge { .. })));
-        assert!(inflate(&bomb, Encoding::Gzip, 10 << 20).is_ok(), "exactly the limit is allowed");
-        let garbage = inflate(b"garbage", Encoding::Gzip, 1000).unwrap_err();
+        assert!(matches!(inflate(&bomb, Encoding::Gzip, size(1 << 20)), Err(InferError::TooLarge { .. })));
+        assert!(inflate(&bomb, Encoding::Gzip, size(10 << 20)).is_ok(), "exactly the limit is allowed");
+        let garbage = inflate(b"garbage", Encoding::Gzip, size(1000)).unwrap_err();
         assert!(garbage.to_string().contains("not valid Gzip data"), "{garbage}");
     }
 }

@@ -1,6 +1,6 @@
 //! Which form of compression a client wants for its answer, and compressing it.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -8,9 +8,11 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
 use smallvec::SmallVec;
+use tracing::error;
 
 use super::answer::{Answer, Chunks};
 use super::body::Encoding;
+use crate::blocking;
 
 /// The encoding of highest weight among those listed in `Accept-Encoding`, the first listed when several
 /// are equal; `None` is identity.
@@ -38,27 +40,42 @@ pub(super) fn wanted(headers: &HeaderMap) -> Option<Encoding> {
 /// Larger bodies are compressed on a thread of their own.
 const INLINE: u64 = 64 << 10;
 
-/// `answer` with its body compressed.
+/// `answer` with its body compressed; as it is when that fails.
 pub(super) async fn compress(answer: Answer, encoding: Encoding) -> Answer {
-    let (mut parts, chunks) = answer.into_parts();
-    let large = chunks.len() > INLINE;
-    let deflated = if large {
-        tokio::task::spawn_blocking(move || deflate(&chunks, encoding)).await.unwrap_or_default()
+    let deflated = if answer.body().len() > INLINE {
+        let chunks = answer.body().clone();
+        blocking::run("compressing an answer", move || deflate(&chunks, encoding)).await
     } else {
-        deflate(&chunks, encoding)
+        Ok(deflate(answer.body(), encoding))
     };
+    match deflated {
+        Ok(Ok(deflated)) => with_body(answer, encoding, deflated),
+        Ok(Err(error)) => uncompressed(answer, &error),
+        Err(error) => uncompressed(answer, &error),
+    }
+}
+
+fn with_body(answer: Answer, encoding: Encoding, deflated: Vec<u8>) -> Answer {
+    let mut answer = answer.map(|_| Chunks::new(SmallVec::from_iter([Bytes::from(deflated)])));
     let name = match encoding {
         Encoding::Gzip => "gzip",
         Encoding::Deflate => "deflate",
     };
-    parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
-    parts.headers.remove(CONTENT_LENGTH);
-    Answer::from_parts(parts, Chunks::new(SmallVec::from_iter([Bytes::from(deflated)])))
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+    headers.remove(CONTENT_LENGTH);
+    answer
 }
 
-fn deflate(chunks: &Chunks, encoding: Encoding) -> Vec<u8> {
+/// The client asked for less to be sent, not for nothing.
+fn uncompressed(answer: Answer, error: &dyn std::error::Error) -> Answer {
+    error!(%error, "an answer is sent uncompressed");
+    answer
+}
+
+fn deflate(chunks: &Chunks, encoding: Encoding) -> io::Result<Vec<u8>> {
     let pieces = chunks.pieces();
-    let deflated = match encoding {
+    match encoding {
         Encoding::Gzip => {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
             pieces.iter().try_for_each(|piece| encoder.write_all(piece)).and_then(|()| encoder.finish())
@@ -67,13 +84,38 @@ fn deflate(chunks: &Chunks, encoding: Encoding) -> Vec<u8> {
             let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
             pieces.iter().try_for_each(|piece| encoder.write_all(piece)).and_then(|()| encoder.finish())
         }
-    };
-    deflated.expect("writing to memory does not fail")
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
+    use flate2::read::MultiGzDecoder;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_large_answer_is_compressed_whole() {
+        let text: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+        let (half, rest) = text.split_at(100_000);
+        let chunks = [half, rest].map(Bytes::copy_from_slice);
+        let answer = Answer::new(Chunks::new(SmallVec::from_iter(chunks)));
+        let answer = compress(answer, Encoding::Gzip).await;
+        assert_eq!(answer.headers()[CONTENT_ENCODING], "gzip");
+        let mut read = Vec::new();
+        MultiGzDecoder::new(&*answer.body().pieces()[0]).read_to_end(&mut read).unwrap();
+        assert!(read == text, "{} bytes came back of {}", read.len(), text.len());
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_compressed_is_sent_as_it_is() {
+        let answer = Answer::new(Chunks::new(SmallVec::from_iter([Bytes::from("whole")])));
+        let fault = model::InferError::ServerFault { what: "compressing an answer" };
+        let answer = uncompressed(answer, &fault);
+        assert_eq!(answer.body().pieces(), ["whole"]);
+        assert_eq!(answer.headers().get(CONTENT_ENCODING), None);
+    }
 
     #[track_caller]
     fn check(header: &str, expected: Option<Encoding>) {

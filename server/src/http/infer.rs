@@ -1,6 +1,7 @@
 //! `POST …/infer`: body to request, response to body.
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use model::{
     Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion, Parameters, Tensor, bytes_tensor,
@@ -13,6 +14,7 @@ use super::codec::{self, Encoded, InferBody, Limits};
 use super::compression;
 use super::server::{Exchange, limits};
 use crate::app::App;
+use crate::blocking;
 use crate::tensor_bytes::packed_tensor;
 
 /// Smaller answers fit in one packet either way. Many clients accept compression with every request, and
@@ -27,13 +29,14 @@ pub(super) async fn infer(
     version: Option<ModelVersion>,
     exchange: &mut Exchange,
 ) -> Result<Answer, InferError> {
-    let encoding = match content_encoding(exchange) {
+    let encoding = match content_encoding(exchange.request.headers()) {
         Ok(encoding) => encoding,
         Err(answer) => return Ok(*answer),
     };
     let name = ModelName::parse(model).map_err(|_| InferError::UnknownModel { model: model.to_owned() })?;
-    let header_length = header_length(exchange)?;
+    let header_length = header_length(exchange.request.headers())?;
     let limits = limits(app);
+    app.expect_ready(&name, version)?;
     let in_place = header_length.filter(|_| encoding.is_none());
     let mut body = body::read(exchange.request.body_mut(), in_place, limits).await?;
     if let Some(encoding) = encoding {
@@ -41,7 +44,7 @@ pub(super) async fn infer(
     }
     let decoded = match header_length {
         Some(0) => raw_binary(app, model, version, body)?,
-        length => decode(body, length, Limits { max_tensor_bytes: limits.size }).await?,
+        length => decode(body, length, Limits { max_tensor_bytes: limits.size.bytes }).await?,
     };
     let InferBody { id, parameters, inputs, outputs, binary_data_output } = decoded;
     let request_id = exchange.identify(&id);
@@ -74,8 +77,7 @@ async fn decode(body: Bytes, header_length: Option<usize>, limits: Limits) -> Re
     if header_length.unwrap_or(body.len()) <= INLINE {
         return codec::decode(&body, header_length, &limits);
     }
-    let decoded = tokio::task::spawn_blocking(move || codec::decode(&body, header_length, &limits)).await;
-    decoded.unwrap_or(Err(InferError::ShuttingDown))
+    blocking::run("reading the request", move || codec::decode(&body, header_length, &limits)).await?
 }
 
 async fn encode(response: InferResponse, binary: Binary) -> Result<Encoded, InferError> {
@@ -83,9 +85,7 @@ async fn encode(response: InferResponse, binary: Binary) -> Result<Encoded, Infe
     if response.outputs.iter().enumerate().map(as_json).sum::<usize>() <= INLINE {
         return codec::encode(&response, |index| binary.is(index));
     }
-    let encoded =
-        tokio::task::spawn_blocking(move || codec::encode(&response, |index| binary.is(index))).await;
-    encoded.unwrap_or(Err(InferError::ShuttingDown))
+    blocking::run("writing the answer", move || codec::encode(&response, |index| binary.is(index))).await?
 }
 
 /// Which outputs are sent as binary data.
@@ -101,9 +101,13 @@ impl Binary {
 }
 
 /// How the body is compressed, or the answer that says which ways there are.
-fn content_encoding(exchange: &Exchange) -> Result<Option<Encoding>, Box<Answer>> {
-    match exchange.header(CONTENT_ENCODING.as_str()).unwrap_or("identity") {
-        "" | "identity" => Ok(None),
+fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Box<Answer>> {
+    // Several lines are one list (RFC 9110 §5.3), and a body that is compressed twice is not taken.
+    let lines = headers.get_all(CONTENT_ENCODING).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let listed = lines.collect::<Vec<_>>().join(", ");
+    match listed.trim() {
+        "" => Ok(None),
+        name if name.eq_ignore_ascii_case("identity") => Ok(None),
         name if name.eq_ignore_ascii_case("gzip") => Ok(Some(Encoding::Gzip)),
         name if name.eq_ignore_ascii_case("deflate") => Ok(Some(Encoding::Deflate)),
         other => {
@@ -119,9 +123,16 @@ fn content_encoding(exchange: &Exchange) -> Result<Option<Encoding>, Box<Answer>
     }
 }
 
-fn header_length(exchange: &Exchange) -> Result<Option<usize>, InferError> {
-    let Some(value) = exchange.request.headers().get(HEADER_LENGTH) else { return Ok(None) };
-    let length = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+fn header_length(headers: &HeaderMap) -> Result<Option<usize>, InferError> {
+    let mut values = headers.get_all(HEADER_LENGTH).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if let Some(other) = values.find(|other| *other != value) {
+        return Err(InferError::invalid(format!(
+            "Inference-Header-Content-Length is given as {value:?} and as {other:?}; it has one value"
+        )));
+    }
+    let digits = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let length = value.to_str().ok().map(str::trim).filter(digits).and_then(|digits| digits.parse().ok());
     length.map(Some).ok_or_else(|| {
         InferError::invalid(format!(
             "Unable to parse Inference-Header-Content-Length, got: {value:?}; it is a number of bytes"

@@ -13,5 +13,6 @@ mod infer;
 mod routes;
 mod server;
 pub mod status;
+mod unread;
 
 pub use server::{HttpService, builder};

@@ -108,7 +108,10 @@ pub(super) struct Matched<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoRoute {
     NotFound,
-    MethodNotAllowed,
+    /// The path is there; `allow` lists its methods.
+    MethodNotAllowed {
+        allow: &'static str,
+    },
 }
 
 /// Finds the route of `path`, which is matched whole: a trailing slash is another path.
@@ -121,13 +124,24 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<Matched<'a>, No
     // HEAD is GET without the body, which hyper leaves out.
     let method = if *method == Method::HEAD { &Method::GET } else { method };
     let at_method = found.value.iter().find(|(known, ..)| known == method);
-    let (_, question, route) = at_method.ok_or(NoRoute::MethodNotAllowed)?;
+    let (_, question, route) =
+        at_method.ok_or_else(|| NoRoute::MethodNotAllowed { allow: allow(found.value) })?;
     let model = match found.params.get("model") {
         Some(model) => Some(percent_decode_str(model).decode_utf8().map_err(|_| NoRoute::NotFound)?),
         None => None,
     };
     let repository = found.params.get("repository");
     Ok(Matched { question: *question, route, model, version, repository })
+}
+
+/// The header `Allow` of a path with `methods`.
+fn allow(methods: &Methods) -> &'static str {
+    let takes = |wanted: Method| methods.iter().any(|(method, ..)| *method == wanted);
+    match (takes(Method::GET), takes(Method::POST)) {
+        (true, true) => "GET, HEAD, POST",
+        (true, false) => "GET, HEAD",
+        (false, _) => "POST",
+    }
 }
 
 #[cfg(test)]
@@ -159,11 +173,11 @@ mod tests {
         check(Method::GET, "/v1", Err(NoRoute::NotFound));
         check(Method::POST, "/v2/models/m/versions/two/infer", Err(NoRoute::NotFound));
         check(Method::POST, "/v2/models/m/versions/2/trace/setting", Err(NoRoute::NotFound));
-        check(Method::POST, "/v2", Err(NoRoute::MethodNotAllowed));
-        check(Method::GET, "/v2/models/m/infer", Err(NoRoute::MethodNotAllowed));
-        check(Method::PUT, "/v2/logging", Err(NoRoute::MethodNotAllowed));
+        check(Method::POST, "/v2", Err(NoRoute::MethodNotAllowed { allow: "GET, HEAD" }));
+        check(Method::GET, "/v2/models/m/infer", Err(NoRoute::MethodNotAllowed { allow: "POST" }));
+        check(Method::PUT, "/v2/logging", Err(NoRoute::MethodNotAllowed { allow: "GET, HEAD, POST" }));
         check(Method::HEAD, "/v2/health/ready", Ok(Question::Ready));
-        check(Method::HEAD, "/v2/models/m/infer", Err(NoRoute::MethodNotAllowed));
+        check(Method::HEAD, "/v2/models/m/infer", Err(NoRoute::MethodNotAllowed { allow: "POST" }));
     }
 
     #[test]

@@ -7,23 +7,29 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, StatusCode};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Method, Request, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use model::{InferError, ModelVersion, Parameter, Parameters};
+use model::{InferError, Parameter, Parameters};
 use serde_json::Value;
+use tracing::error;
 
 use super::answer::{self, Answer};
 use super::body::{self, BodyLimits};
 use super::infer::infer;
 use super::routes::{self, Matched, NoRoute, Question};
+use super::unread;
+use crate::activity::Activity;
 use crate::app::App;
 use crate::describe::refuse_repository_name;
-use crate::logging::AccessLog;
+use crate::logging::{AccessLog, request_span};
+use crate::readiness::Stage;
 use crate::request_id::{self, RequestId};
-use crate::serve::Activity;
+use crate::request_rules::parse_version;
+use crate::size_limit::SizeLimit;
 
 /// hyper's settings for HTTP/1.1 and HTTP/2 without TLS.
 pub fn builder() -> Builder<TokioExecutor> {
@@ -31,7 +37,13 @@ pub fn builder() -> Builder<TokioExecutor> {
     // A head has at most 64 KiB; more is refused with 431.
     // Half a head is ended by the connection's watch; an idle connection may stay.
     builder.http1().max_buf_size(64 << 10).timer(TokioTimer::new()).header_read_timeout(None);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(128);
+    // A peer that is gone without a word is told from an idle one by a ping.
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(128)
+        .keep_alive_interval(Some(Duration::from_secs(60)))
+        .keep_alive_timeout(Duration::from_secs(20));
     builder
 }
 
@@ -96,12 +108,16 @@ impl HttpService {
         let mut answer = match &matched {
             Ok(matched) => {
                 let result = self.handle(matched, &mut exchange).await;
-                result.unwrap_or_else(|error| answer::error(&error))
+                result.unwrap_or_else(|error| {
+                    if let InferError::ServerFault { .. } = error {
+                        let id = exchange.request_id.clone().unwrap_or_else(|| exchange.identify(""));
+                        request_span(id.as_str()).in_scope(|| error!(%error, "a request failed"));
+                    }
+                    answer::error(&error)
+                })
             }
             Err(NoRoute::NotFound) => answer::refusal(StatusCode::NOT_FOUND, "Not Found"),
-            Err(NoRoute::MethodNotAllowed) => {
-                answer::refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
-            }
+            Err(NoRoute::MethodNotAllowed { allow }) => answer::method_not_allowed(allow),
         };
         if let Some(id) = exchange.request.headers().get(request_id::HEADER) {
             answer.headers_mut().insert(request_id::HEADER, id.clone());
@@ -111,6 +127,11 @@ impl HttpService {
             if let Ok(id) = id.as_str().parse() {
                 answer.headers_mut().insert(request_id::HEADER, id);
             }
+        }
+        unread::settle(&mut exchange.request, bytes_in, &mut answer, limits(&self.app)).await;
+        if exchange.request.version() < Version::HTTP_2 && self.app.readiness.stage() == Stage::Stopping {
+            // The client sends its next request elsewhere before the connection is closed.
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if AccessLog::wanted() {
             self.log(&method, matched.as_ref().ok(), exchange, bytes_in, &answer);
@@ -146,7 +167,7 @@ impl HttpService {
     async fn handle(&self, matched: &Matched<'_>, exchange: &mut Exchange) -> Result<Answer, InferError> {
         let app = &*self.app;
         let model = matched.model.as_deref().unwrap_or_default();
-        let version = version(model, matched.version)?;
+        let version = parse_version(matched.version.unwrap_or_default())?;
         match matched.question {
             Question::Infer => infer(app, model, version, exchange).await,
             Question::Live => Ok(answer::empty()),
@@ -172,11 +193,7 @@ impl HttpService {
             }
             Question::Index => {
                 refuse_repository_name(matched.repository.unwrap_or_default())?;
-                let ready = self
-                    .json_body(exchange)
-                    .await?
-                    .get("ready")
-                    .is_some_and(|ready| *ready == Value::Bool(true));
+                let ready = wants_ready(&self.json_body(exchange).await?)?;
                 Ok(answer::json(&index(app, ready)))
             }
             Question::Logging => {
@@ -193,7 +210,8 @@ impl HttpService {
     /// The body as a JSON object; none is an empty one.
     async fn json_body(&self, exchange: &mut Exchange) -> Result<Value, InferError> {
         let incoming = exchange.request.body_mut();
-        let bytes = body::read(incoming, None, limits(&self.app)).await?;
+        let limits = BodyLimits { size: SizeLimit::CONTROL, ..limits(&self.app) };
+        let bytes = body::read(incoming, None, limits).await?;
         if bytes.is_empty() {
             return Ok(Value::Object(serde_json::Map::new()));
         }
@@ -211,16 +229,24 @@ impl HttpService {
     }
 }
 
-/// What bodies may be.
+/// What the bodies of inferences may be.
 pub(super) fn limits(app: &App) -> BodyLimits {
-    BodyLimits { size: app.max_input_size, time: app.client_timeout.max(Duration::from_millis(1)) }
+    BodyLimits {
+        size: SizeLimit::of_inference(app.max_input_size),
+        time: app.client_timeout.max(Duration::from_millis(1)),
+    }
 }
 
-/// The version that `digits` stand for; leading zeros are passed over.
-fn version(model: &str, digits: Option<&str>) -> Result<Option<ModelVersion>, InferError> {
-    let Some(digits) = digits else { return Ok(None) };
-    let version = digits.trim_start_matches('0').parse();
-    version.map(Some).map_err(|_| InferError::UnknownModel { model: format!("{model}/versions/{digits}") })
+/// Whether a request for the index leaves out what is not ready.
+fn wants_ready(body: &Value) -> Result<bool, InferError> {
+    match body.get("ready") {
+        None | Some(Value::Null | Value::Bool(false)) => Ok(false),
+        Some(Value::Bool(true)) => Ok(true),
+        Some(other) => {
+            let shown: String = other.to_string().chars().take(40).collect();
+            Err(InferError::invalid(format!("'ready' is {shown}, but takes true or false")))
+        }
+    }
 }
 
 fn ready_status(ready: bool) -> StatusCode {

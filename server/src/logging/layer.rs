@@ -219,7 +219,7 @@ mod tests {
     fn logged(format: LogFormat, access: bool, events: impl FnOnce(&LogSettings)) -> String {
         let config =
             LogConfig { file: None, format, info: true, warning: true, error: true, verbose: 0, access };
-        let settings = LogSettings::new(&config);
+        let settings = LogSettings::new(&config, None);
         let buffer = Buffer::default();
         let mut layer = LogLayer::new(settings.clone(), Box::new(buffer.clone()), clock);
         layer.process = 4711;

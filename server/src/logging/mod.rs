@@ -10,6 +10,7 @@ mod access;
 mod filter;
 mod format;
 mod layer;
+mod panics;
 mod settings;
 
 use std::fs::OpenOptions;
@@ -17,7 +18,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 
 pub use access::AccessLog;
@@ -62,11 +63,10 @@ pub enum LogError {
     AlreadyStarted,
 }
 
-/// The log of this process; dropping it writes what is still buffered.
+/// The log of this process, of its panics too; dropping it writes what is still buffered.
 #[derive(Debug)]
 pub struct Logging {
     settings: LogSettings,
-    dropped: ErrorCounter,
     _writer: WorkerGuard,
 }
 
@@ -84,12 +84,12 @@ pub fn start(config: &LogConfig) -> Result<Logging, LogError> {
         .buffered_lines_limit(BUFFERED_LINES)
         .thread_name("log")
         .finish(destination(config)?);
-    let dropped = output.error_counter();
-    let settings = LogSettings::new(config);
+    let settings = LogSettings::new(config, Some(output.error_counter()));
     let layer = LogLayer::new(settings.clone(), Box::new(output), SystemTime::now);
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
         .map_err(|_| LogError::AlreadyStarted)?;
-    Ok(Logging { settings, dropped, _writer: writer })
+    panics::log_them();
+    Ok(Logging { settings, _writer: writer })
 }
 
 impl Logging {
@@ -97,10 +97,11 @@ impl Logging {
     pub fn settings(&self) -> LogSettings {
         self.settings.clone()
     }
+}
 
-    /// How many lines were dropped because the reader of the log did not keep up.
-    pub fn dropped_lines(&self) -> usize {
-        self.dropped.dropped_lines()
+impl Drop for Logging {
+    fn drop(&mut self) {
+        panics::leave_them(); // nobody would write them
     }
 }
 

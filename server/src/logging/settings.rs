@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use model::{InferError, Parameter, Parameters};
 use parking_lot::RwLock;
+use tracing_appender::non_blocking::ErrorCounter;
 
 use super::filter::Filter;
 use super::{LogConfig, LogFormat};
@@ -16,6 +17,8 @@ pub struct LogSettings(Arc<Shared>);
 struct Shared {
     /// Where lines go, as it was given; empty for stderr. It stays as it was at start.
     file: String,
+    /// Lines that nobody has seen; `None` where the output has room for all.
+    dropped: Option<ErrorCounter>,
     /// Guards the switches while they are read or replaced as a whole, which is a copy of a few bytes.
     switches: RwLock<Switches>,
 }
@@ -44,11 +47,16 @@ pub struct LogState {
 }
 
 impl LogSettings {
-    /// The switches as `config` has them.
-    pub fn new(config: &LogConfig) -> LogSettings {
+    /// The switches as `config` has them, of an output that counts what it drops in `dropped`.
+    pub fn new(config: &LogConfig, dropped: Option<ErrorCounter>) -> LogSettings {
         let file = config.file.as_deref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
         let switches = Switches { filter: Filter::new(config), format: config.format };
-        LogSettings(Arc::new(Shared { file, switches: RwLock::new(switches) }))
+        LogSettings(Arc::new(Shared { file, dropped, switches: RwLock::new(switches) }))
+    }
+
+    /// How many lines were dropped because the reader of the log did not keep up.
+    pub fn dropped_lines(&self) -> usize {
+        self.0.dropped.as_ref().map_or(0, ErrorCounter::dropped_lines)
     }
 
     /// The settings now.
@@ -154,7 +162,7 @@ mod tests {
     use super::*;
 
     fn settings() -> LogSettings {
-        LogSettings::new(&LogConfig {
+        let config = LogConfig {
             file: Some("v.log".into()),
             format: LogFormat::Default,
             info: true,
@@ -162,7 +170,8 @@ mod tests {
             error: true,
             verbose: 0,
             access: false,
-        })
+        };
+        LogSettings::new(&config, None)
     }
 
     fn changes<const N: usize>(pairs: [(&str, Parameter); N]) -> Parameters {

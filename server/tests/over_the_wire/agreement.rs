@@ -46,11 +46,15 @@ fn faults() -> Vec<Asked> {
     vec![
         broken(|asked| asked.model = "nothing"),
         broken(|asked| asked.version = "99"),
+        broken(|asked| asked.version = "0"),
+        broken(|asked| asked.version = "099"),
+        broken(|asked| asked.version = "18446744073709551616"),
         broken(|asked| asked.inputs.clear()),
         broken(|asked| asked.inputs[0].0 = "INPUT9"),
         broken(|asked| asked.inputs[0].1 = "INT32"),
         broken(|asked| asked.inputs[0].2 = vec![1, 3]),
         broken(|asked| asked.inputs[0].2 = vec![2]),
+        broken(|asked| asked.inputs[0].2 = vec![1; 65]),
         broken(|asked| asked.inputs[0].2 = vec![3_037_000_500, 3_037_000_500]),
         broken(|asked| asked.inputs[0] = ("INPUT0", "FP32", vec![9, 1], vec![0; 36])),
         broken(|asked| asked.inputs[0] = ("INPUT0", "FP32", vec![0, 2], vec![])),
@@ -62,6 +66,7 @@ fn faults() -> Vec<Asked> {
         broken(|asked| (asked.model, asked.inputs) = ("simple", vec![int32("INPUT0")])),
         broken(|asked| (asked.model, asked.inputs) = ("simple", vec![int32("INPUT0"), int32("INPUT0")])),
         broken(|asked| (asked.outputs) = vec!["OUTPUT0", "OUTPUT0"]),
+        broken(|asked| (asked.outputs) = vec!["OUTPUT0"; 1025]),
         broken(|asked| {
             asked.model = "simple_string";
             asked.inputs = vec![("INPUT0", "BYTES", vec![1, 16], vec![255, 255, 255, 255, 1])];
@@ -122,6 +127,9 @@ async fn the_same_fault_has_the_same_sentence_and_codes_that_correspond() {
     let mut client = GrpcInferenceServiceClient::connect(format!("http://{}", server.grpc)).await.unwrap();
     assert_eq!(over_http(&server, &sound()), (200, String::new()));
     client.model_infer(message(&sound())).await.unwrap();
+    let zeros_before = broken(|asked| asked.version = "01");
+    assert_eq!(over_http(&server, &zeros_before), (200, String::new()));
+    client.model_infer(message(&zeros_before)).await.unwrap();
     for asked in faults() {
         let (http, sentence) = over_http(&server, &asked);
         let status = client.model_infer(message(&asked)).await.unwrap_err();

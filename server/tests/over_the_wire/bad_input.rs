@@ -118,7 +118,7 @@ fn a_header_length_that_lies_is_refused() {
     let body = [json.as_bytes(), &[0; 8]].concat();
     let request = |json_length: &str| post_binary(&server, IDENTITY, json_length, &body);
     assert_eq!(request(&length.to_string()).status, 200);
-    for not_a_length in ["-1", "ten", "1.5", "", "0x10", "18446744073709551616", "1 2"] {
+    for not_a_length in ["-1", "+5", "ten", "1.5", "", "0x10", "18446744073709551616", "1 2"] {
         request(not_a_length).refuses(400, &["Inference-Header-Content-Length", not_a_length]);
     }
     let all = body.len().to_string();
@@ -127,6 +127,9 @@ fn a_header_length_that_lies_is_refused() {
     request("1").refuses(400, &["JSON"]);
     request(&(length - 1).to_string()).refuses(400, &["JSON"]);
     request(&all).refuses(400, &["JSON"]);
+    let twice = |other: usize| request(&format!("{length}\r\nInference-Header-Content-Length: {other}"));
+    assert_eq!(twice(length).status, 200);
+    twice(length + 1).refuses(400, &[&length.to_string(), &(length + 1).to_string(), "one value"]);
     server.still_serves();
 }
 
@@ -154,8 +157,8 @@ fn unknown_models_and_versions_are_named() {
     infer("..%2F..%2Fetc").refuses(404, &["'../../etc'"]);
     infer(&"n".repeat(2000)).refuses(404, &["nnn"]);
     infer("digits/versions/99").refuses(404, &["'digits'", "99"]);
-    infer("digits/versions/0").refuses(404, &["digits", "0"]);
-    infer("digits/versions/18446744073709551616").refuses(404, &["digits", "18446744073709551616"]);
+    infer("digits/versions/0").refuses(400, &["'0'", "version"]);
+    infer("digits/versions/18446744073709551616").refuses(400, &["'18446744073709551616'", "version"]);
     assert_eq!(infer("digits/versions/two").status, 404);
     server.get("/v2/models/nothing").refuses(404, &["'nothing'"]);
     server.get("/v2/models/digits/versions/99/config").refuses(404, &["'digits'", "99"]);
@@ -225,7 +228,7 @@ fn json_nested_100_000_deep_is_refused_without_a_deep_stack() {
             assert!(answer.error().len() < 1000, "it repeats what was sent");
         }
         for path in ["/v2/repository/index", "/v2/logging"] {
-            let answer = server.post(path, format!(r#"{{"ready":{deep}}}"#));
+            let answer = server.post(path, format!(r#"{{"ready":{}}}"#, &deep[..deep.len().min(60_000)]));
             assert_eq!(answer.status, 400, "{path}: {}", answer.text());
             assert!(answer.error().len() < 1000, "it repeats what was sent");
         }
@@ -273,6 +276,31 @@ fn settings_that_do_not_exist_are_refused_and_change_nothing() {
 }
 
 #[test]
+fn an_index_that_is_asked_for_wrongly_is_refused_with_the_value() {
+    let server = server();
+    let ask = |body: &str| server.post("/v2/repository/index", body);
+    for value in ["1", r#""true""#, "[true]", r#"{"ready":true}"#] {
+        ask(&format!(r#"{{"ready":{value}}}"#)).refuses(400, &["'ready'", value, "true or false"]);
+    }
+    for body in [r#"{"ready":null}"#, r#"{"ready":false}"#, r#"{"ready":true}"#, "{}", ""] {
+        assert_eq!(ask(body).status, 200, "{body}");
+    }
+}
+
+#[test]
+fn a_question_is_not_parsed_into_many_times_its_size() {
+    let server = server();
+    let before = server.most_resident();
+    let many = format!(r#"{{"ready":[{}0]}}"#, "0,".repeat(30 << 20));
+    for path in ["/v2/repository/index", "/v2/logging"] {
+        server.post(path, &many).refuses(400, &["65536 bytes", &format!("{} bytes", many.len())]);
+        server.still_serves();
+    }
+    let grown = server.most_resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "{} MB more", grown >> 20);
+}
+
+#[test]
 fn a_raw_binary_request_that_does_not_fit_is_refused() {
     let server = server();
     let request =
@@ -296,5 +324,6 @@ fn what_later_work_brings_says_so() {
     refused("/v2/systemsharedmemory/region/r/register", "shared memory");
     refused("/v2/cudasharedmemory/unregister", "shared memory");
     assert_eq!(server.get("/v2/nothing").status, 404);
-    assert_eq!(server.get("/v2/models/identity/infer").status, 405);
+    let answer = server.get("/v2/models/identity/infer");
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
 }

@@ -76,6 +76,27 @@ fn check_prints_every_problem_and_fails() {
     run(&["check"]).badly(2, &["DIR"]);
 }
 
+/// It took no setting, so that it passed what the server refuses and refused what the server takes.
+#[test]
+fn check_has_the_settings_that_a_server_would_have() {
+    let repository = Repository::of(&["identity"]);
+    repository.write("identity/configs/fast.pbtxt", "max_batch_sise: 8").write("bare/README.md", "");
+    repository.copy("simple/1", "bare/1");
+    let path = repository.path().to_str().unwrap();
+    run(&["check", path]).well();
+    run(&["check", path, "--model-config-name=fast"]).badly(1, &["1 problem"]);
+    let said = run(&["check", path, "--disable-auto-complete-config"]);
+    assert!(said.out.contains("error  bare 1: ") && said.out.contains("ok     identity 1"), "{}", said.out);
+    let Output { status, stdout, .. } =
+        volley().args(["check", path]).env("VOLLEY_MODEL_CONFIG_NAME", "fast").output().unwrap();
+    assert!(!status.success() && String::from_utf8_lossy(&stdout).contains("max_batch_sise"));
+    let file = repository.path().join("README.toml");
+    fs::write(&file, "model-config-name = \"fast\"").unwrap();
+    run(&["check", path, "--config", file.to_str().unwrap()]).badly(1, &["1 problem"]);
+    run(&["check", path, "--model-control-mode=poll"]).badly(64, &["--model-control-mode", "\"poll\""]);
+    run(&["check", path, "--http-port=1"]).badly(2, &["--http-port"]);
+}
+
 #[test]
 fn infer_reads_json_and_npy_and_prints_a_readable_answer() {
     let server = Setup::over(&samples()).start();

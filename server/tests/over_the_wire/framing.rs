@@ -90,7 +90,7 @@ fn a_body_larger_than_the_limit_is_refused_announced_or_not() {
     let at_the_limit = format!("{SMALL_REQUEST}{}", " ".repeat(1_000_000 - SMALL_REQUEST.len()));
     assert_eq!(server.post(INFER, &at_the_limit).status, 200);
     for path in ["/v2/logging", "/v2/repository/index"] {
-        server.post(path, vec![b' '; 1_000_001]).refuses(400, &words);
+        server.post(path, vec![b' '; 65_537]).refuses(400, &["65537 bytes", "65536 bytes"]);
     }
 }
 
@@ -144,6 +144,13 @@ fn an_encoding_that_is_not_read_is_answered_with_those_that_are() {
         answer.refuses(501, &[&format!("'{encoding}'"), "gzip", "deflate"]);
         assert_eq!(answer.header("accept-encoding"), Some("gzip, deflate"));
     }
+    let twice = "Content-Encoding: gzip\r\nContent-Encoding: deflate\r\n";
+    let answer = server.connect().post(INFER, twice, SMALL_REQUEST);
+    answer.refuses(501, &["'gzip, deflate'"]);
+    let mut not_ascii = server.connect();
+    let request = post(INFER, "Content-Encoding: ?\r\n", SMALL_REQUEST.as_bytes());
+    not_ascii.send(request.iter().map(|byte| if *byte == b'?' { 0xe9 } else { *byte }).collect::<Vec<_>>());
+    not_ascii.answer().refuses(501, &["compression type"]);
     server.still_serves();
 }
 
@@ -249,6 +256,36 @@ fn a_refused_request_leaves_its_connection_usable() {
     connection.post(INFER, "", "{").refuses(400, &[]);
     connection.post("/v2/models/nothing/infer", "", SMALL_REQUEST).refuses(404, &["'nothing'"]);
     assert_eq!(connection.post(INFER, "", SMALL_REQUEST).status, 200);
+}
+
+#[test]
+fn a_model_that_is_not_there_is_told_whatever_follows() {
+    let server = server();
+    let path = "/v2/models/nothing/infer";
+    // More than the sockets hold: it is taken, but neither kept nor read as anything.
+    let large = vec![0; 40 << 20];
+    let before = server.most_resident();
+    let mut connection = server.connect();
+    for headers in ["", "Content-Encoding: gzip\r\n"] {
+        connection.post(path, headers, &large).refuses(404, &["'nothing'"]);
+    }
+    assert_eq!(connection.post(INFER, "", SMALL_REQUEST).status, 200, "the connection goes on");
+    let grown = server.most_resident().saturating_sub(before);
+    assert!(grown < 16 << 20, "{} MB more", grown >> 20);
+}
+
+#[test]
+fn who_asks_before_sending_is_told_before_sending() {
+    let server = server();
+    let mut connection = server.connect();
+    connection.send(
+        "POST /v2/models/nothing/infer HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n\
+         Content-Length: 1000000\r\n\r\n",
+    );
+    let answer = connection.answer();
+    answer.refuses(404, &["'nothing'"]);
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert_eq!(connection.rest(), b"");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

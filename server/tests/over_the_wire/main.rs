@@ -7,11 +7,16 @@ mod raw_http;
 mod real_server;
 mod repository_files;
 
+mod access_log;
 mod agreement;
 mod bad_input;
 mod cli;
 mod framing;
+mod golden;
 mod grpc;
+mod grpc_bounds;
+mod http2;
+mod log_lines;
 mod process;
 mod repository;
 mod slow_clients;

@@ -1,6 +1,7 @@
 //! The life of the process: it answers before its models are loaded, and stops only after it has answered.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::onnx_file;
 use crate::raw_http::{Answer, Connection, post};
@@ -51,7 +52,11 @@ fn the_server_is_live_before_its_models_are_loaded_and_ready_after() {
     let index = server.post("/v2/repository/index", "").json();
     assert_eq!(index[1]["state"], "LOADING", "{index}");
     assert_eq!(server.get("/v2/models/slow/ready").status, 400);
-    server.post("/v2/models/slow/infer", r#"{"inputs":[]}"#).refuses(404, &["slow"]);
+    // Clients and meshes retry this answer; they would give up on 404.
+    for path in ["/v2/models/slow/infer", "/v2/models/slow/versions/1/infer"] {
+        server.post(path, r#"{"inputs":[]}"#).refuses(503, &["slow", "not at ready state"]);
+    }
+    server.post("/v2/models/nope/infer", r#"{"inputs":[]}"#).refuses(404, &["'nope' is not found"]);
     server.wait_for_line("the first load is over");
     assert_eq!(server.get("/v2/health/ready").status, 200);
     assert_eq!(server.get("/v2/models/slow/ready").status, 200);
@@ -109,18 +114,37 @@ fn during_the_drain_delay_the_server_is_not_ready_but_answers() {
 }
 
 #[test]
+fn clients_that_keep_their_connections_leave_during_the_drain_delay_without_an_error() {
+    let server = Setup::over(&samples()).option("--drain-delay=2").start();
+    let mut kept = server.connect();
+    assert_eq!(kept.post("/v2/models/identity/infer", "", SMALL_REQUEST).header("connection"), None);
+    server.terminate();
+    wait_until("it is no longer ready", || server.get("/v2/health/ready").status == 400);
+    // As a client with a pool does: a connection is used until the server says that it ends.
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(1500) {
+        let answer = kept.post("/v2/models/identity/infer", "", SMALL_REQUEST);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert_eq!(kept.rest(), b"");
+        kept = server.connect();
+    }
+    drop(kept);
+    let ended = server.wait_for_the_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+}
+
+#[test]
 fn what_is_not_finished_at_the_time_limit_is_refused_and_told() {
     let repository = Repository::empty().with_work();
     let server = Setup::over(repository.path()).option("--exit-timeout-secs=1").start();
     let mut busy = busy(&server, 2, 6000);
     server.terminate();
-    let mut waiting = busy.pop().unwrap();
-    let answer = waiting.try_answer();
+    let answers: Vec<_> = busy.iter_mut().map(Connection::try_answer).collect();
     let ended = server.wait_for_the_end();
-    assert!(ended.log.contains("unfinished=2"), "{}", ended.log);
-    assert!(ended.log.contains("waiting=1"), "{}", ended.log);
+    assert!(ended.log.contains("finished=0 unfinished=2 waiting=1 running=1"), "{}", ended.log);
     assert_eq!(ended.code, Some(0), "{}", ended.log);
-    answer.unwrap().refuses(503, &["shutting down"]);
+    answers.into_iter().for_each(|answer| answer.unwrap().refuses(503, &["shutting down"]));
 }
 
 #[test]

@@ -179,7 +179,13 @@ fn an_empty_repository_is_served_and_one_that_is_not_there_is_told() {
     let mut server = Setup::over(&missing).may_complain().listen();
     let line = server.wait_for_line("cannot read the model repository");
     assert!(line.contains("nothing"), "{line}");
+    // A mistyped path or a failed mount took traffic, and every request was answered with 404.
+    assert_eq!(server.get("/v2/health/ready").status, 400);
+    assert_eq!(server.get("/v2/health/live").status, 200);
     drop(server);
+    let lenient = Setup::over(&missing).option("--strict-readiness=false").may_complain().start();
+    assert_eq!(lenient.get("/v2/health/ready").status, 200);
+    drop(lenient);
     let ended = Setup::over(&missing).option("--exit-on-error=true").run_to_its_end();
     assert_eq!(ended.code, Some(1), "{}", ended.log);
     assert!(ended.log.lines().last().unwrap().contains("cannot read the model repository"), "{}", ended.log);

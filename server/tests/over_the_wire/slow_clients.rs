@@ -117,11 +117,14 @@ fn a_connection_that_waits_for_its_next_request_may_stay() {
     let server = impatient().start();
     let mut connection = server.connect();
     assert_eq!(connection.post(INFER, "", SMALL_REQUEST).status, 200);
+    let mut scraper = Connection::open(&server.metrics);
+    assert_eq!(scraper.get("/metrics").status, 200);
     // Longer than the server waits for a client in the middle of a request.
     connection.stream().set_read_timeout(Some(Duration::from_millis(2500))).unwrap();
     let silence = connection.stream().peek(&mut [0]).unwrap_err();
     assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock);
     assert_eq!(connection.post(INFER, "", SMALL_REQUEST).status, 200);
+    assert_eq!(scraper.get("/metrics").status, 200);
 }
 
 #[test]
@@ -136,6 +139,25 @@ fn clients_beyond_the_limit_wait_until_a_stalled_one_is_given_up() {
         .collect();
     server.still_serves();
     drop(stalled);
+}
+
+/// Eight clients that asked once and kept their connections shut everyone else out, health probes too.
+#[test]
+fn idle_connections_make_room_for_those_that_wait() {
+    let server = Setup::over(&samples()).option("--max-connections=8").start();
+    let ready = |connection: &mut Connection| {
+        assert_eq!(connection.get("/v2/health/ready").status, 200);
+    };
+    let mut idle: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    idle.iter_mut().for_each(ready);
+    server.still_serves();
+    // As many as had to go were closed, and no more.
+    let open = |connection: &mut Connection| {
+        connection.stream().set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        connection.stream().peek(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    let open = idle.iter_mut().map(open).filter(|open| *open).count();
+    assert_eq!(open, 7);
 }
 
 #[test]

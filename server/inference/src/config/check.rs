@@ -1,7 +1,11 @@
 //! Holds a completed configuration against the graph it is about.
+//!
+//! A configuration may be narrower than the graph (a size where the graph leaves a dimension open), and it may
+//! be wider (-1 where the graph has a size), as configurations made for Triton are: then a request is held
+//! against the graph's size too (`request_check.rs`). Only the batch dimension must be open in the graph.
 
 use model::Dims;
-use proto::v2::ModelConfig;
+use proto::v2::{DataType as ConfigDataType, ModelConfig};
 
 use super::{datatype, datatype_name, datatype_number};
 use crate::backend::{Signature, TensorSignature};
@@ -55,9 +59,15 @@ struct Written<'a> {
 impl Written<'_> {
     fn check(&self, tensor: &TensorSignature, batched: bool, max_batch_size: i32) -> Result<(), String> {
         let Written { role, name, .. } = self;
+        if self.data_type == ConfigDataType::TypeInvalid as i32 {
+            return Err(format!(
+                "{role} {name:?} has no data_type; the model's is {}",
+                datatype_name(datatype_number(tensor.datatype)),
+            ));
+        }
         if datatype(self.data_type) != Some(tensor.datatype) {
             return Err(format!(
-                "{role} {name:?} is {}, but the model's is {}; correct data_type or leave it out",
+                "{role} {name:?} is {}, but the model's is {}; correct data_type",
                 datatype_name(self.data_type),
                 datatype_name(datatype_number(tensor.datatype)),
             ));
@@ -75,8 +85,9 @@ impl Written<'_> {
         self.reshape_keeps_elements()?;
         let shape: Dims = self.reshape.unwrap_or(self.dims).iter().copied().collect();
         let full = if batched { shape.with_outer(-1) } else { shape };
-        let fits = |(written, graph): (&i64, &i64)| *graph == -1 || written == graph;
-        if full.len() == tensor.dims.len() && full.iter().zip(tensor.dims.iter()).all(fits) {
+        let fits = |(written, graph): (&i64, &i64)| *graph == -1 || *written == -1 || written == graph;
+        let batch_is_open = !batched || tensor.dims.first() == Some(&-1);
+        if batch_is_open && full.len() == tensor.dims.len() && full.iter().zip(tensor.dims.iter()).all(fits) {
             return Ok(());
         }
         let why = if batched && tensor.dims.first() != Some(&-1) {
@@ -194,6 +205,19 @@ mod tests {
         run(whole).unwrap();
     }
 
+    /// Triton loads these; a request is held against the graph's own size.
+    #[test]
+    fn a_dimension_that_the_graph_fixes_may_be_left_open() {
+        let open = X.replace("[3, -1]", "[-1, -1]");
+        run(&format!("max_batch_size: 8 {N} {open} {}", Y.replace("10", "-1"))).unwrap();
+        let fixed = TensorSignature { dims: Dims::new(&[4, 3]), ..signature().inputs[0].clone() };
+        let signature = Signature { inputs: vec![fixed], ..signature() };
+        let batched = r#"max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: 3 }"#;
+        let config = proto::config_text::parse(&format!("{batched} {Y}"), "config.pbtxt").unwrap();
+        let error = check(&config, &signature).unwrap_err();
+        assert!(error.contains("the model's first dimension is not open"), "{error}");
+    }
+
     #[test]
     fn contradictions_name_the_tensor_and_both_values() {
         let batched = |tensors: &str| format!("max_batch_size: 8 {tensors}");
@@ -214,6 +238,10 @@ mod tests {
             r#"input "w" is not in the model; its inputs are "x", "n""#,
         );
         refused(&batched(&format!("{N} {Y}")), r#"the model's input "x" (FP32 [-1,3,-1]) is not written"#);
+        refused(
+            &batched(&format!("{N} {} {Y}", X.replace("data_type: TYPE_FP32", ""))),
+            r#"input "x" has no data_type; the model's is TYPE_FP32"#,
+        );
         refused(&batched(&format!("{N} {X}")), "no output is written");
         refused(&batched(&format!("{N} {X} {X} {Y}")), r#"input "x" is written twice"#);
         refused(&batched(&format!("{N} {} {Y}", X.replace("[3, -1]", "[3, 0]"))), "dimension 0");

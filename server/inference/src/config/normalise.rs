@@ -104,7 +104,10 @@ fn instance_groups(config: &mut ModelConfig, cores: usize) -> Result<Placement, 
                 group.name
             ));
         }
-        group.set_kind(Kind::Cpu);
+        // KIND_MODEL leaves the device to the model, which has the CPU alone here (`unacted` says so).
+        if group.kind() == Kind::Auto {
+            group.set_kind(Kind::Cpu);
+        }
         let count = if group.count == 0 { DEFAULT_CPU_INSTANCES } else { group.count };
         group.count = count;
         let count = usize::try_from(count).ok().filter(|count| *count <= MAX_INSTANCES).ok_or_else(|| {
@@ -149,6 +152,13 @@ mod tests {
         assert_eq!((config.instance_group[0].name.as_str(), config.instance_group[0].count), ("digits_0", 2));
         assert_eq!(config.instance_group[0].kind(), Kind::Cpu);
         assert_eq!(placement, Placement { instances: 2, threads_per_instance: 8 });
+    }
+
+    #[test]
+    fn the_kind_that_was_written_is_kept_and_auto_is_the_cpu() {
+        let kind = |text: &str| run(text, 2).unwrap().0.instance_group[0].kind();
+        assert_eq!(kind("instance_group { kind: KIND_MODEL }"), Kind::Model);
+        assert_eq!(kind("instance_group { kind: KIND_AUTO }"), Kind::Cpu);
     }
 
     #[test]

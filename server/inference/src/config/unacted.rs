@@ -3,6 +3,7 @@
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, Value};
 use proto::ModelConfig;
+use proto::v2::model_instance_group::Kind;
 
 /// Fields that are acted on, as dotted paths from `ModelConfig`; a path stands for all below it.
 /// `parameters` are the backend's: [`unacted`] is told which it acts on.
@@ -45,6 +46,9 @@ pub fn unacted(config: &ModelConfig, acts_on_parameter: impl Fn(&str) -> bool) -
     walk(&dynamic, "", &mut found);
     let mut parameters: Vec<_> = config.parameters.keys().filter(|key| !acts_on_parameter(key)).collect();
     parameters.sort();
+    if config.instance_group.iter().any(|group| group.kind() == Kind::Model) {
+        found.push("instance_group.kind KIND_MODEL (it runs on the CPU, as with KIND_CPU)".to_owned());
+    }
     found.extend(parameters.into_iter().map(|key| format!("parameters[{key:?}]")));
     found
 }
@@ -137,6 +141,10 @@ mod tests {
         check(
             r#"optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } } cuda { graphs: true } }"#,
             &["optimization.cuda", "optimization.execution_accelerators"],
+        );
+        check(
+            "instance_group { kind: KIND_MODEL } instance_group { kind: KIND_MODEL }",
+            &["instance_group.kind KIND_MODEL (it runs on the CPU, as with KIND_CPU)"],
         );
         check(
             "instance_group { count: 2 host_policy: \"numa\" rate_limiter { priority: 1 } }",

@@ -1,5 +1,6 @@
 //! Loads one model: its configuration, then each version that its policy chooses.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -117,7 +118,7 @@ impl Plan {
                             output.name, output.label_filename
                         ),
                     })?;
-                Ok((output.name.clone(), Labels::parse(&read_text(&path, what)?)))
+                Ok((output.name.clone(), Labels::parse(&read_labels(&path, what)?)))
             })
             .collect()
     }
@@ -147,16 +148,38 @@ fn read_config(
     Ok((file, config))
 }
 
+/// The text of a configuration: UTF-8, or it is refused.
 fn read_text(path: &Path, what: String) -> Result<String, LoadError> {
-    let metadata = fs::metadata(path);
-    match metadata.map(|metadata| (metadata.is_file(), metadata.len())) {
-        Ok((false, _)) => Err(LoadError::Unreadable { what, reason: "it is not a file".to_owned() }),
-        Ok((true, size)) if size > MAX_TEXT_FILE => Err(LoadError::Unreadable {
-            what,
-            reason: format!("it has {size} bytes, and a text file here has at most {MAX_TEXT_FILE}"),
-        }),
-        _ => fs::read_to_string(path)
-            .map_err(|error| LoadError::Unreadable { what, reason: error.to_string() }),
+    String::from_utf8(read_file(path, &what)?).map_err(|error| LoadError::Unreadable {
+        what,
+        reason: format!("it is not UTF-8: {}", error.utf8_error()),
+    })
+}
+
+/// The text of a label file. Labels are shown, not acted on: one in another encoding is no reason not to serve.
+fn read_labels(path: &Path, what: String) -> Result<String, LoadError> {
+    let bytes = read_file(path, &what)?;
+    let text = String::from_utf8_lossy(bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes));
+    if matches!(text, Cow::Owned(_)) {
+        warn!(
+            file = what,
+            "labels are not UTF-8: what cannot be read is shown as \u{fffd}; save it as UTF-8"
+        );
+    }
+    Ok(text.into_owned())
+}
+
+/// What some editors put in front of UTF-8; it is no part of the first label.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+fn read_file(path: &Path, what: &str) -> Result<Vec<u8>, LoadError> {
+    let unreadable = |reason| LoadError::Unreadable { what: what.to_owned(), reason };
+    match fs::metadata(path).map(|metadata| (metadata.is_file(), metadata.len())) {
+        Ok((false, _)) => Err(unreadable("it is not a file".to_owned())),
+        Ok((true, size)) if size > MAX_TEXT_FILE => {
+            Err(unreadable(format!("it has {size} bytes, and a text file here has at most {MAX_TEXT_FILE}")))
+        }
+        _ => fs::read(path).map_err(|error| unreadable(error.to_string())),
     }
 }
 
@@ -171,4 +194,25 @@ fn queue_capacity(config: &ModelConfig) -> Option<usize> {
     let Some(SchedulingChoice::DynamicBatching(batching)) = &config.scheduling_choice else { return None };
     let size = batching.default_queue_policy.as_ref()?.max_queue_size;
     (size > 0).then_some(size as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Latin-1 file made its model unavailable.
+    #[test]
+    fn labels_in_any_encoding_are_read_and_configurations_only_as_utf_8() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("labels.txt");
+        let labels = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            read_labels(&path, "m/labels.txt".to_owned()).unwrap()
+        };
+        assert_eq!(labels(b"caf\xe9\nth\xc3\xa9\n"), "caf\u{fffd}\nth\u{e9}\n");
+        assert_eq!(labels(b"\xef\xbb\xbfone\ntwo"), "one\ntwo");
+        fs::write(&path, b"caf\xe9").unwrap();
+        let error = read_text(&path, "m/config.pbtxt".to_owned()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read m/config.pbtxt: it is not UTF-8"), "{error}");
+    }
 }

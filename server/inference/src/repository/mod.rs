@@ -1,13 +1,15 @@
 //! The model repository: which models and versions there are, and which of them answer.
 //!
 //! The data path reads an immutable snapshot; loading replaces it. A version is `Loading`, then `Ready` or
-//! `Failed`; a version that fails changes nothing for the others.
+//! `Failed`; a version that fails changes nothing for the others, and a load that panics is one that fails.
 
 mod load;
 mod scan;
 mod version_policy;
 
+use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +19,7 @@ use arc_swap::ArcSwap;
 use model::{InferError, ModelName, ModelVersion};
 use tracing::{error, info, warn};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, LoadError};
 use crate::config::Completion;
 use crate::version::ServedVersion;
 pub use scan::ScanError;
@@ -45,10 +47,17 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Repository {
     settings: Settings,
-    models: ArcSwap<Models>,
+    snapshot: ArcSwap<Snapshot>,
 }
 
-type Models = HashMap<ModelName, ModelEntry>;
+/// What is known at one moment.
+#[derive(Clone, Debug, Default)]
+struct Snapshot {
+    models: HashMap<ModelName, ModelEntry>,
+    /// What was wrong with the repositories; `None` until they have been looked through, when nobody can say
+    /// yet which models there are.
+    scanned: Option<Arc<[ScanError]>>,
+}
 
 #[derive(Clone, Debug, Default)]
 struct ModelEntry {
@@ -62,8 +71,11 @@ struct ModelEntry {
 #[derive(Clone, Debug)]
 enum VersionState {
     Loading,
+    /// It was loaded. It answers unless its instances have failed since ([`ServedVersion::failure`]).
     Ready(Arc<ServedVersion>),
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
 }
 
 /// One line of the repository index.
@@ -104,19 +116,17 @@ impl State {
 impl Repository {
     /// A repository of which nothing is loaded yet.
     pub fn new(settings: Settings) -> Repository {
-        Repository { settings, models: ArcSwap::default() }
+        Repository { settings, snapshot: ArcSwap::default() }
     }
 
     /// Finds every model and loads it; returns when all are ready or failed. Blocks: not for async code.
     ///
-    /// # Errors
-    /// Repositories and directories that are not what they should be; the models of the others are loaded.
-    pub fn load_all(&self, backend: &dyn Backend) -> Vec<ScanError> {
+    /// What is wrong with a repository or a directory in it is kept ([`Repository::scan_errors`]); the models
+    /// of the others are loaded.
+    pub fn load_all(&self, backend: &dyn Backend) {
         let (found, errors) = scan::models(&self.settings.repositories);
         let found: Vec<_> = found.into_iter().collect();
-        for (name, _) in &found {
-            self.update(name, |_| {});
-        }
+        self.publish_names(found.iter().map(|(name, _)| name), errors.into());
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {
             for _ in 0..self.settings.load_threads.clamp(1, found.len().max(1)) {
@@ -127,14 +137,27 @@ impl Repository {
                 });
             }
         });
-        errors
+    }
+
+    /// Publishes which models there are, of which nothing more is known yet.
+    fn publish_names<'a>(
+        &self,
+        names: impl Iterator<Item = &'a ModelName> + Clone,
+        errors: Arc<[ScanError]>,
+    ) {
+        self.snapshot.rcu(|snapshot| {
+            let mut snapshot = Snapshot::clone(snapshot);
+            snapshot.models.extend(names.clone().map(|name| (name.clone(), ModelEntry::default())));
+            snapshot.scanned = Some(Arc::clone(&errors));
+            snapshot
+        });
     }
 
     fn load(&self, name: &ModelName, directories: &[PathBuf], backend: &dyn Backend) {
         let [directory] = directories else {
             return self.fail(name, "model appears in two or more repositories".to_owned());
         };
-        let plan = match load::plan(name, directory, &self.settings) {
+        let plan = match unless_it_panics(|| load::plan(name, directory, &self.settings)) {
             Ok(plan) => plan,
             Err(error) => return self.fail(name, error.to_string()),
         };
@@ -146,7 +169,7 @@ impl Repository {
             entry.versions = plan.versions.iter().map(|version| (*version, VersionState::Loading)).collect();
         });
         for &version in &plan.versions {
-            let loaded = plan.load(version, backend, &self.settings).map(Arc::new);
+            let loaded = unless_it_panics(|| plan.load(version, backend, &self.settings)).map(Arc::new);
             let state = match &loaded {
                 Ok(served) => VersionState::Ready(Arc::clone(served)),
                 Err(error) => VersionState::Failed { reason: error.to_string() },
@@ -167,11 +190,16 @@ impl Repository {
 
     /// Publishes a snapshot in which the entry of `name` is changed.
     fn update(&self, name: &ModelName, change: impl Fn(&mut ModelEntry)) {
-        self.models.rcu(|models| {
-            let mut models = Models::clone(models);
-            change(models.entry(name.clone()).or_default());
-            models
+        self.snapshot.rcu(|snapshot| {
+            let mut snapshot = Snapshot::clone(snapshot);
+            change(snapshot.models.entry(name.clone()).or_default());
+            snapshot
         });
+    }
+
+    /// What was wrong with the repositories when they were looked through.
+    pub fn scan_errors(&self) -> Arc<[ScanError]> {
+        self.snapshot.load().scanned.clone().unwrap_or_default()
     }
 
     /// The version of `model` that answers a request: the named one, else the highest that is ready.
@@ -183,20 +211,19 @@ impl Repository {
         model: &str,
         version: Option<ModelVersion>,
     ) -> Result<Arc<ServedVersion>, InferError> {
-        let models = self.models.load();
-        let Some((name, entry)) = models.get_key_value(model) else {
-            return Err(InferError::UnknownModel { model: model.chars().take(ModelName::MAX_LEN).collect() });
-        };
+        let snapshot = self.snapshot.load();
+        let (name, entry) = snapshot.find(model)?;
         match version {
-            None => {
-                let highest = entry.ready().next_back();
-                highest.cloned().ok_or_else(|| InferError::NoReadyVersion { model: name.clone() })
-            }
+            None => entry.ready().next_back().cloned().ok_or_else(|| entry.why_none_is_ready(name)),
             Some(version) => match entry.versions.get(&version) {
-                Some(VersionState::Ready(served)) => Ok(Arc::clone(served)),
+                Some(VersionState::Ready(served)) => match served.failure() {
+                    None => Ok(Arc::clone(served)),
+                    Some(_) => Err(InferError::VersionFailed { model: name.clone(), version }),
+                },
                 Some(VersionState::Loading | VersionState::Failed { .. }) => {
                     Err(InferError::VersionNotReady { model: name.clone(), version })
                 }
+                None if entry.is_unread() => Err(InferError::ModelLoading { model: name.to_string() }),
                 None => Err(InferError::UnknownVersion { model: name.clone(), version }),
             },
         }
@@ -204,8 +231,8 @@ impl Repository {
 
     /// Every version that is ready, by name and version.
     pub fn all_ready(&self) -> Vec<Arc<ServedVersion>> {
-        let models = self.models.load();
-        let mut ready: Vec<_> = models.values().flat_map(ModelEntry::ready).cloned().collect();
+        let snapshot = self.snapshot.load();
+        let mut ready: Vec<_> = snapshot.models.values().flat_map(ModelEntry::ready).cloned().collect();
         ready.sort_by(|a, b| (a.name(), a.version()).cmp(&(b.name(), b.version())));
         ready
     }
@@ -215,18 +242,16 @@ impl Repository {
     /// # Errors
     /// When the model is unknown or has no ready version.
     pub fn ready_versions(&self, model: &str) -> Result<Vec<Arc<ServedVersion>>, InferError> {
-        let models = self.models.load();
-        let Some((name, entry)) = models.get_key_value(model) else {
-            return Err(InferError::UnknownModel { model: model.chars().take(ModelName::MAX_LEN).collect() });
-        };
+        let snapshot = self.snapshot.load();
+        let (name, entry) = snapshot.find(model)?;
         let ready: Vec<_> = entry.ready().cloned().collect();
-        if ready.is_empty() { Err(InferError::NoReadyVersion { model: name.clone() }) } else { Ok(ready) }
+        if ready.is_empty() { Err(entry.why_none_is_ready(name)) } else { Ok(ready) }
     }
 
     /// The fields of each model's configuration that are valid but not acted on yet, by model.
     pub fn unacted(&self) -> Vec<(ModelName, Vec<String>)> {
-        let models = self.models.load();
-        let with_any = models.iter().filter(|(_, entry)| !entry.unacted.is_empty());
+        let snapshot = self.snapshot.load();
+        let with_any = snapshot.models.iter().filter(|(_, entry)| !entry.unacted.is_empty());
         let mut unacted: Vec<_> =
             with_any.map(|(name, entry)| (name.clone(), entry.unacted.clone())).collect();
         unacted.sort();
@@ -235,19 +260,64 @@ impl Repository {
 
     /// Every model and version with its state, by name and version.
     pub fn index(&self) -> Vec<IndexEntry> {
-        let models = self.models.load();
-        let mut index: Vec<_> = models.iter().flat_map(|(name, entry)| entry.index(name)).collect();
+        let snapshot = self.snapshot.load();
+        let mut index: Vec<_> = snapshot.models.iter().flat_map(|(name, entry)| entry.index(name)).collect();
         index.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         index
+    }
+}
+
+/// What `load` gives; a panic in it, of the backend most likely, is its error, so that it ends nothing else.
+fn unless_it_panics<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    // A load shares nothing with others but what is behind locks, and what it was making is dropped.
+    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| Err(LoadError::Panicked(words(&*panic))))
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+    words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason given".to_owned())
+}
+
+impl Snapshot {
+    /// The entry of `model`. Until the repositories have been looked through nobody can say that it is unknown.
+    fn find(&self, model: &str) -> Result<(&ModelName, &ModelEntry), InferError> {
+        self.models.get_key_value(model).ok_or_else(|| {
+            let model = model.chars().take(ModelName::MAX_LEN).collect();
+            match self.scanned {
+                Some(_) => InferError::UnknownModel { model },
+                None => InferError::ModelLoading { model },
+            }
+        })
     }
 }
 
 impl ModelEntry {
     fn ready(&self) -> impl DoubleEndedIterator<Item = &Arc<ServedVersion>> {
         self.versions.values().filter_map(|state| match state {
-            VersionState::Ready(served) => Some(served),
-            VersionState::Loading | VersionState::Failed { .. } => None,
+            VersionState::Ready(served) if served.failure().is_none() => Some(served),
+            VersionState::Loading | VersionState::Ready(_) | VersionState::Failed { .. } => None,
         })
+    }
+
+    /// True until its configuration is read, which says what versions there are.
+    fn is_unread(&self) -> bool {
+        self.versions.is_empty() && self.problem.is_none()
+    }
+
+    /// Only what will not change by itself is told as not found: clients and meshes give up on that.
+    fn why_none_is_ready(&self, name: &ModelName) -> InferError {
+        let loading = |state: &VersionState| matches!(state, VersionState::Loading);
+        if self.is_unread() || self.versions.values().any(loading) {
+            return InferError::ModelLoading { model: name.to_string() };
+        }
+        let failed = |(version, state): (&ModelVersion, &VersionState)| {
+            matches!(state, VersionState::Ready(_)).then_some(*version)
+        };
+        match self.versions.iter().rev().find_map(failed) {
+            Some(version) => InferError::VersionFailed { model: name.clone(), version },
+            None => InferError::NoReadyVersion { model: name.clone() },
+        }
     }
 
     fn index(&self, name: &ModelName) -> Vec<IndexEntry> {
@@ -265,9 +335,15 @@ impl ModelEntry {
         }
         let versions = self.versions.iter().map(|(version, state)| match state {
             VersionState::Loading => entry(Some(*version), State::Loading, ""),
-            VersionState::Ready(_) => entry(Some(*version), State::Ready, ""),
+            VersionState::Ready(served) => match served.failure() {
+                None => entry(Some(*version), State::Ready, ""),
+                Some(reason) => entry(Some(*version), State::Unavailable, reason),
+            },
             VersionState::Failed { reason } => entry(Some(*version), State::Unavailable, reason),
         });
         versions.collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use super::input::{BinaryData, read_input};
 use super::output::{OutputSpec, read_output};
 use super::parameters;
 use super::reader::Reader;
-use crate::request_rules::refuse_duplicates;
+use crate::request_rules::{check_tensor_count, refuse_duplicates};
 
 /// What a body asks for.
 #[derive(Clone, Debug)]
@@ -53,6 +53,7 @@ pub fn decode(body: &Bytes, header_length: Option<usize>, limits: &Limits) -> Re
     reader.begin_object()?;
     while let Some(key) = reader.next_key()? {
         let known = match &*key {
+            "id" | "parameters" | "outputs" if reader.null()? => false,
             "id" => request.id.replace(SmolStr::new(reader.string()?)).is_some(),
             "parameters" => request.parameters.replace(parameters::read(&mut reader)?).is_some(),
             "inputs" => request.inputs.replace(read_inputs(&mut reader, &mut binary, limits)?).is_some(),
@@ -100,6 +101,7 @@ fn read_inputs(
     let mut inputs = SmallVec::new();
     reader.begin_array()?;
     while reader.next_element()? {
+        check_tensor_count("inputs", inputs.len() + 1)?;
         inputs.push(read_input(reader, inputs.len(), binary, limits)?);
     }
     Ok(inputs)
@@ -109,6 +111,7 @@ fn read_outputs(reader: &mut Reader) -> Result<SmallVec<[OutputSpec; 2]>, InferE
     let mut outputs = SmallVec::new();
     reader.begin_array()?;
     while reader.next_element()? {
+        check_tensor_count("outputs", outputs.len() + 1)?;
         outputs.push(read_output(reader, outputs.len())?);
     }
     Ok(outputs)

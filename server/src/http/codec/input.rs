@@ -9,10 +9,8 @@ use smol_str::SmolStr;
 use super::decode::Limits;
 use super::read_data::{Declared, read_data};
 use super::reader::Reader;
+use crate::request_rules::check_dimensions;
 use crate::tensor_bytes::packed_tensor;
-
-/// More than any runtime has; numpy stops at 64.
-const MAX_DIMS: usize = 64;
 
 const SOURCES: &str = "data, parameters.binary_data_size and parameters.shared_memory_region";
 
@@ -123,6 +121,7 @@ impl<'a> Input<'a> {
                 let data = self.read_data(reader, limits)?;
                 self.data.replace(data).is_some()
             }
+            "parameters" if reader.null()? => false,
             "parameters" => {
                 self.read_parameters(reader)?;
                 false
@@ -146,9 +145,7 @@ impl<'a> Input<'a> {
         let mut shape = Dims::default();
         reader.begin_array()?;
         while reader.next_element()? {
-            if shape.len() == MAX_DIMS {
-                return Err(self.invalid(format_args!("has a shape of more than {MAX_DIMS} dimensions")));
-            }
+            check_dimensions(self, shape.len() + 1)?;
             let number = reader.number()?;
             match number.to_integer().map(i64::try_from) {
                 Some(Ok(dim @ 0..)) => shape.push(dim),

@@ -34,6 +34,7 @@ pub(super) fn read_output(reader: &mut Reader, index: usize) -> Result<OutputSpe
                     return Err(InferError::invalid(format!("output {index} has the key 'name' twice")));
                 }
             }
+            "parameters" if reader.null()? => {}
             "parameters" => form = read_form(reader, index)?,
             _ => reader.skip_value()?,
         }
@@ -54,7 +55,7 @@ fn read_form(reader: &mut Reader, index: usize) -> Result<Form, InferError> {
     while let Some(key) = reader.next_key()? {
         match &*key {
             "binary_data" => form.binary = Some(reader.boolean()?),
-            "classification" => form.classification = Some(read_classification(reader, index)?),
+            "classification" => form.classification = read_classification(reader, index)?,
             "shared_memory_region" => {
                 reader.string()?;
                 form.shared_memory = true;
@@ -65,15 +66,15 @@ fn read_form(reader: &mut Reader, index: usize) -> Result<Form, InferError> {
     Ok(form)
 }
 
-fn read_classification(reader: &mut Reader, index: usize) -> Result<u32, InferError> {
+/// The number of classes wanted; 0 asks for none, as leaving it out does.
+fn read_classification(reader: &mut Reader, index: usize) -> Result<Option<u32>, InferError> {
     let number = reader.number()?;
     match number.to_integer().map(u32::try_from) {
-        Some(Ok(count @ 1..)) => Ok(count),
+        Some(Ok(count)) => Ok(Some(count).filter(|count| *count > 0)),
         _ => {
             let text = String::from_utf8_lossy(number.text);
             Err(InferError::invalid(format!(
-                "output {index} asks for a classification of {text:.40}; it is the number of classes wanted, 1 \
-                 or more"
+                "output {index} asks for a classification of {text:.40}; it is the number of classes wanted"
             )))
         }
     }

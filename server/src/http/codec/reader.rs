@@ -146,6 +146,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads `null` if that is next: some programs write members without a value so, instead of leaving them out.
+    pub(super) fn null(&mut self) -> Result<bool> {
+        if self.peek() != Some(b'n') {
+            return Ok(false);
+        }
+        self.word("null").map(|()| true)
+    }
+
     /// Reads a number.
     #[inline(always)]
     pub(super) fn number(&mut self) -> Result<Decimal<'a>> {

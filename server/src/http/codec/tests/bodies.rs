@@ -186,6 +186,32 @@ fn everything_a_request_says_is_kept() {
 }
 
 #[test]
+fn null_is_as_good_as_leaving_an_optional_member_out() {
+    let body = decode_json(
+        r#"{"id":null,"parameters":null,"outputs":null,
+            "inputs":[{"name":"x","datatype":"UINT8","shape":[1],"data":[9],"parameters": null }]}"#,
+    );
+    let body = body.unwrap();
+    assert_eq!((&*body.id, body.parameters.len(), body.outputs.len()), ("", 0, 0));
+    assert_eq!(body.inputs[0].data, [9][..]);
+    let outputs = r#"{"inputs":[],"outputs":[{"name":"y","parameters":null},
+        {"name":"z","parameters":{"classification":0}}]}"#;
+    let outputs = decode_json(outputs).unwrap().outputs;
+    assert_eq!(outputs[0].binary, None);
+    assert_eq!(outputs[1].output.classification, None);
+    for needed in [r#"{"inputs":null}"#, r#"{"inputs":[null]}"#, r#"{"inputs":[],"outputs":[null]}"#] {
+        assert!(decode_json(needed).is_err(), "{needed}");
+    }
+    for member in ["name", "datatype", "shape", "data"] {
+        let json = r#"{"inputs":[{"name":"x","datatype":"UINT8","shape":[1],"data":[9]}]}"#;
+        let at = json.find(&format!("\"{member}\"")).unwrap() + member.len() + 3;
+        let end = at + json[at..].find([',', '}']).unwrap();
+        let json = format!("{}null{}", &json[..at], &json[end..]);
+        assert!(decode_json(&json).is_err(), "{json}");
+    }
+}
+
+#[test]
 fn binary_data_is_a_slice_of_the_body_taken_in_the_order_of_the_inputs() {
     let json = r#"{"inputs":[
         {"name":"a","datatype":"INT16","shape":[2],"parameters":{"binary_data_size":4}},

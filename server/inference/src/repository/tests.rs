@@ -1,0 +1,210 @@
+//! The repository over a backend that does what the test wants: what goes wrong in one model is told of that
+//! model, and ends nothing else.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::Bytes;
+use model::{Code, DataType, Dims, InferRequest, Parameters, Tensor};
+use smallvec::{SmallVec, smallvec};
+use tempfile::TempDir;
+
+use super::*;
+use crate::backend::{
+    ExecuteError, Execution, Instance, InstanceInput, InstanceOutput, LoadedModel, ModelSource, Signature,
+    TensorSignature,
+};
+
+/// Models with names that say what they do: `load_panics`, `waits` in its load until it is told to go on, and
+/// `dies` at its first execution.
+struct Fake {
+    loading: Mutex<Sender<()>>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl Backend for Fake {
+    fn load(&self, source: &ModelSource<'_>) -> Result<Arc<dyn LoadedModel>, LoadError> {
+        match source.name.as_str() {
+            "load_panics" => panic!("a bug in {}", source.name),
+            "waits" => {
+                self.loading.lock().unwrap().send(()).unwrap();
+                self.go_on.lock().unwrap().recv().unwrap();
+            }
+            _ => {}
+        }
+        let dies = source.name.as_str() == "dies";
+        Ok(Arc::new(FakeModel { signature: signature(), dies, made_one: AtomicBool::new(false) }))
+    }
+}
+
+struct FakeModel {
+    signature: Signature,
+    dies: bool,
+    made_one: AtomicBool,
+}
+
+impl LoadedModel for FakeModel {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+        if self.dies && self.made_one.swap(true, Ordering::Relaxed) {
+            return Err(LoadError::Unsupported("no memory for a second one".to_owned()));
+        }
+        Ok(Box::new(FakeInstance { dies: self.dies }))
+    }
+}
+
+struct FakeInstance {
+    dies: bool,
+}
+
+impl Instance for FakeInstance {
+    fn execute(&mut self, inputs: &[InstanceInput], _: &[usize]) -> Result<Execution, ExecuteError> {
+        assert!(!self.dies, "a bug in the model");
+        let tensor = &inputs[0].tensor;
+        let outputs = smallvec![InstanceOutput { shape: tensor.shape.clone(), data: tensor.data.clone() }];
+        let now = Instant::now();
+        Ok(Execution { outputs, inputs_ready: now, inferred: now })
+    }
+}
+
+fn signature() -> Signature {
+    let tensor =
+        |name: &str| TensorSignature { name: name.into(), datatype: DataType::Uint8, dims: Dims::new(&[1]) };
+    Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
+}
+
+/// A repository with a version 1 of each of `models`, each with one instance.
+fn with_models(models: &[&str]) -> (TempDir, Repository) {
+    let directory = tempfile::tempdir().unwrap();
+    for model in models {
+        fs::create_dir_all(directory.path().join(model).join("1")).unwrap();
+        fs::write(directory.path().join(model).join("config.pbtxt"), "instance_group { count: 1 }").unwrap();
+    }
+    let repository = over(directory.path());
+    (directory, repository)
+}
+
+fn over(path: &Path) -> Repository {
+    Repository::new(Settings {
+        repositories: vec![path.to_owned()],
+        load_threads: 2,
+        config_name: None,
+        completion: Completion { enabled: true, default_max_batch_size: 4 },
+        cores: 1,
+        default_queue_capacity: 10,
+        acts_on_parameter: |_| false,
+    })
+}
+
+/// A backend, what tells that `waits` is being loaded, and what lets that go on.
+fn fake() -> (Fake, Receiver<()>, Sender<()>) {
+    let ((loading, is_loading), (let_go, go_on)) = (channel(), channel());
+    (Fake { loading: Mutex::new(loading), go_on: Mutex::new(go_on) }, is_loading, let_go)
+}
+
+fn code(result: Result<Arc<ServedVersion>, InferError>) -> Option<Code> {
+    result.err().map(|error| error.code())
+}
+
+fn version(number: u64) -> Option<ModelVersion> {
+    ModelVersion::new(number)
+}
+
+async fn infer(served: &ServedVersion) -> Result<u8, InferError> {
+    let inputs: SmallVec<_> = smallvec![Tensor {
+        name: "x".into(),
+        datatype: DataType::Uint8,
+        shape: Dims::new(&[1]),
+        data: Bytes::from_static(&[7]),
+    }];
+    let request = InferRequest {
+        id: "".into(),
+        model: served.name().clone(),
+        version: None,
+        parameters: Parameters::default(),
+        inputs,
+        outputs: smallvec![],
+    };
+    served.infer(request, "r-1", Instant::now()).await.map(|response| response.outputs[0].data[0])
+}
+
+/// It ended the whole server: the scope of the loading threads passed the panic on.
+#[test]
+fn a_load_that_panics_fails_that_model_alone() {
+    let (_directory, repository) = with_models(&["load_panics", "sound"]);
+    repository.load_all(&fake().0);
+    let index = repository.index();
+    assert_eq!(index[0].state, State::Unavailable);
+    assert_eq!(index[0].reason, "the load panicked: a bug in load_panics");
+    assert_eq!(index[1].state, State::Ready);
+    assert_eq!(code(repository.ready("load_panics", version(1))), Some(Code::Unavailable));
+}
+
+/// It stayed ready, and every request was told that the server was shutting down.
+#[tokio::test]
+async fn a_version_whose_last_instance_is_gone_is_unavailable_and_says_why() {
+    let (_directory, repository) = with_models(&["dies", "sound"]);
+    repository.load_all(&fake().0);
+    let served = repository.ready("dies", None).unwrap();
+    let lost = infer(&served).await.unwrap_err();
+    assert_eq!(lost.code(), Code::Internal, "{lost}");
+    served.drain(); // its thread has ended: what it leaves behind is there
+    let index = repository.index();
+    assert_eq!(index[0].state, State::Unavailable);
+    assert!(index[0].reason.contains("no memory for a second one"), "{}", index[0].reason);
+    let failed = InferError::VersionFailed { model: served.name().clone(), version: served.version() };
+    assert_eq!(failed.code(), Code::Unavailable);
+    assert_eq!(infer(&served).await.unwrap_err(), failed, "of those that hold it still");
+    assert_eq!(repository.ready("dies", version(1)).unwrap_err(), failed);
+    assert_eq!(repository.ready("dies", None).unwrap_err(), failed);
+    assert_eq!(repository.ready_versions("dies").unwrap_err(), failed);
+    let ready: Vec<_> = repository.all_ready().iter().map(|served| served.name().to_string()).collect();
+    assert_eq!(ready, ["sound"]);
+    assert_eq!(infer(&repository.ready("sound", None).unwrap()).await, Ok(7));
+}
+
+/// Everything was not found, which clients and meshes do not try again.
+#[test]
+fn what_is_not_known_yet_may_be_retried_and_what_is_known_not_to_be_there_may_not() {
+    let (_directory, repository) = with_models(&["sound", "waits"]);
+    for (model, number) in [("sound", None), ("nope", None), ("nope", version(1))] {
+        assert_eq!(
+            code(repository.ready(model, number)),
+            Some(Code::Unavailable),
+            "before the scan: {model}"
+        );
+    }
+    let (backend, is_loading, let_go) = fake();
+    thread::scope(|scope| {
+        scope.spawn(|| repository.load_all(&backend));
+        is_loading.recv().unwrap();
+        assert_eq!(code(repository.ready("nope", None)), Some(Code::NotFound));
+        for number in [None, version(1)] {
+            let refused = repository.ready("waits", number).unwrap_err();
+            assert_eq!(refused.code(), Code::Unavailable);
+            assert!(refused.to_string().contains("not at ready state"), "{refused}");
+        }
+        assert_eq!(code(repository.ready("waits", version(2))), Some(Code::NotFound));
+        let_go.send(()).unwrap();
+    });
+    assert_eq!(code(repository.ready("waits", None)), None);
+    assert_eq!(code(repository.ready("waits", version(2))), Some(Code::NotFound));
+}
+
+#[test]
+fn what_is_wrong_with_a_repository_is_kept() {
+    let (directory, repository) = with_models(&[]);
+    repository.load_all(&fake().0);
+    assert!(repository.scan_errors().is_empty(), "an empty repository is a repository");
+    let missing = over(&directory.path().join("missing"));
+    missing.load_all(&fake().0);
+    assert!(matches!(&*missing.scan_errors(), [ScanError::Unreadable { .. }]));
+    assert_eq!(code(missing.ready("nope", None)), Some(Code::NotFound));
+}
