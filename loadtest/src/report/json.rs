@@ -19,7 +19,7 @@ pub(crate) fn write(measurement: &Measurement, path: &Path) -> anyhow::Result<()
     fs::write(path, text).with_context(|| format!("cannot write the measurement to {}", path.display()))
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// When the file cannot be read, is not a measurement, or has another schema than this program writes.
