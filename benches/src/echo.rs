@@ -23,7 +23,7 @@ pub(crate) fn app() -> Arc<App> {
     let repository = repository().expect("a temporary directory can be written");
     let mut config = Config::load(Flags::default()).expect("the defaults are accepted");
     config.repository.paths = vec![repository.path().to_owned()];
-    let log = LogSettings::new(&config.log);
+    let log = LogSettings::new(&config.log, None);
     let app = Arc::new(App::new(&config, log, |_| false));
     let problems = app.load(&Echo);
     assert!(problems.is_empty(), "{problems:?}");

@@ -11,9 +11,9 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::runtime::Runtime;
+use volley::activity::Activity;
 use volley::app::App;
 use volley::http::{HttpService, builder};
-use volley::serve::Activity;
 
 use crate::HotPath;
 use crate::echo;

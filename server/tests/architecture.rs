@@ -27,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("server/inference", &["model", "proto"]),
     ("server/ort_backend", &["inference", "model", "proto"]),
     ("clients/rust", &["proto"]),
-    ("loadtest", &["volley-client"]),
+    ("loadtest", &["proto", "volley-client"]),
     ("benches", &["inference", "model", "proto", "traffic", "volley"]),
     ("xtask", &[]),
 ];
@@ -50,6 +50,7 @@ const KNOWS_WIRE: &[&str] = &[
     "server/src/cli",
     "server/tests/",
     "benches/",
+    "loadtest/tests/",
     "fuzz/",
 ];
 
@@ -62,6 +63,12 @@ const DECIDES: &[&str] = &[
     "server/traffic/src/",
     "server/inference/src/config",
     "server/inference/src/repository/version_policy",
+    "loadtest/src/arrivals.rs",
+    "loadtest/src/expect.rs",
+    "loadtest/src/outcome.rs",
+    "loadtest/src/recorder.rs",
+    "loadtest/src/search.rs",
+    "loadtest/src/slo.rs",
 ];
 
 /// How a program reads the time.
