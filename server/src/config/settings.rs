@@ -33,7 +33,7 @@ settings! {
         CLIENT_TIMEOUT: Duration = Setting::new("client-timeout", &SECONDS_ABOVE_ZERO, Value("30s"),
             "Longest wait for a client to send the next part of a request or to read its answer");
         MAX_REQUEST_MEMORY: NonZeroUsize = Setting::new("max-request-memory", &BYTES,
-            Derived("half of the memory it may have"), "Memory of all request bodies together; more are refused");
+            Derived("half of the memory it may have"), "Memory of all request bodies together; more are refused").rare();
     }
     Models {
         MODEL_REPOSITORY: PathBuf = Setting::new("model-repository", &PATH, Value("./model_repository"),
