@@ -12,12 +12,17 @@ use crate::tensor::{PICTURE, SMALL, Shape};
 /// Nothing here comes near a limit.
 const LIMITS: Limits = Limits { max_tensor_bytes: usize::MAX };
 
-/// JSON, the binary extension, raw and typed contents; a small tensor and a large one.
+/// JSON with short and with long numbers, the binary extension, raw and typed contents; a small tensor and a large one.
 pub fn paths() -> Vec<HotPath> {
     let of = |shape: Shape| {
         [
             HotPath::new(format!("decode/json/{}", shape.name), move || {
                 let body = shape.json_body();
+                move || decode(&body, None, &LIMITS).expect("the body is well-formed")
+            })
+            .rounds(shape.rounds),
+            HotPath::new(format!("decode/json_long/{}", shape.name), move || {
+                let body = shape.long_json_body();
                 move || decode(&body, None, &LIMITS).expect("the body is well-formed")
             })
             .rounds(shape.rounds),

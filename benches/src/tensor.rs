@@ -1,6 +1,6 @@
 //! The tensors of the benches, the same on every machine: a small row and a picture.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use bytes::Bytes;
 use model::{DataType, Dims, Tensor};
@@ -47,10 +47,19 @@ impl Shape {
         }
     }
 
-    /// The body of a request over HTTP, all JSON.
+    /// The body of a request over HTTP, all JSON, its numbers as short as can be.
     pub(crate) fn json_body(self) -> Bytes {
+        self.json(self.values())
+    }
+
+    /// The same with numbers as Python writes an FP32: as the FP64 it becomes, with up to 19 digits.
+    pub(crate) fn long_json_body(self) -> Bytes {
+        self.json(self.values().into_iter().map(f64::from))
+    }
+
+    fn json(self, values: impl IntoIterator<Item = impl Display>) -> Bytes {
         let mut data = String::new();
-        for (index, value) in self.values().iter().enumerate() {
+        for (index, value) in values.into_iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             write!(data, "{comma}{value}").expect("a String takes all");
         }

@@ -62,7 +62,7 @@ impl<'a> Decimal<'a> {
         if json.get(at) == Some(&b'.') {
             integral = false;
             let point = at + 1;
-            (significand, at) = fraction(json, point, significand);
+            (significand, at) = digits(json, point, significand);
             if at == point {
                 return Err(at);
             }
@@ -202,49 +202,6 @@ fn digits(json: &[u8], mut at: usize, mut significand: u64) -> (u64, usize) {
     (significand, at)
 }
 
-/// The powers of ten that up to eight digits shift by.
-const SHIFTS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
-
-/// As [`digits`], eight at a time: a fraction usually has several, an integer part one or two.
-#[inline(always)]
-fn fraction(json: &[u8], mut at: usize, mut significand: u64) -> (u64, usize) {
-    while let Some(eight) = json.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*eight);
-        let count = leading_digits(word);
-        significand = significand.wrapping_mul(SHIFTS[count]).wrapping_add(value_of_digits(word, count));
-        at += count;
-        if count < 8 {
-            return (significand, at);
-        }
-    }
-    digits(json, at, significand)
-}
-
-/// How many of the eight bytes of `word`, the first lowest, are digits before one that is none.
-#[inline(always)]
-fn leading_digits(word: u64) -> usize {
-    const UPPER: u64 = 0xf0f0_f0f0_f0f0_f0f0;
-    const ZEROS: u64 = 0x3030_3030_3030_3030;
-    // A digit's upper half is 3, and stays so when 6 is added. Only what is no digit can carry, and then into
-    // bytes that come after it.
-    let with_six = word.wrapping_add(0x0606_0606_0606_0606);
-    let differs = ((word & UPPER) ^ ZEROS) | ((with_six & UPPER) ^ ZEROS);
-    (differs.trailing_zeros() / 8) as usize
-}
-
-/// The value of the first `count` bytes of `word`, which are digits.
-#[inline(always)]
-fn value_of_digits(word: u64, count: usize) -> u64 {
-    if count == 0 {
-        return 0;
-    }
-    // Moved to the end, with zeros before them; then neighbours are joined: to pairs, fours, all eight.
-    let digits = (word << (64 - 8 * count)) & 0x0f0f_0f0f_0f0f_0f0f;
-    let pairs = (digits.wrapping_mul(10 * (1 << 8) + 1) >> 8) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs.wrapping_mul(100 * (1 << 16) + 1) >> 16) & 0x0000_ffff_0000_ffff;
-    fours.wrapping_mul(10_000 * (1 << 32) + 1) >> 32
-}
-
 /// Reads what follows the `e`: the exponent and where it ends, or where a digit is missing.
 fn scan_exponent(json: &[u8], mut at: usize) -> Result<(i64, usize), usize> {
     let negative = json.get(at) == Some(&b'-');
@@ -359,14 +316,6 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
-
-        #[test]
-        fn eight_digits_at_a_time_are_the_same_as_one_at_a_time(
-            json in "[0-9]{0,20}", rest in proptest::collection::vec(any::<u8>(), 0..12), before in 0_u64..1000
-        ) {
-            let json = [json.as_bytes(), &rest].concat();
-            assert_eq!(fraction(&json, 0, before), digits(&json, 0, before));
-        }
 
         #[test]
         fn any_decimal_rounds_as_the_standard_library_rounds_it(
