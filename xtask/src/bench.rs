@@ -55,7 +55,7 @@ fn directory(workspace: &Workspace) -> std::path::PathBuf {
 }
 
 /// The middle of `values`; between two of them when their number is even.
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     match values.len() {
