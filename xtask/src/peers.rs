@@ -64,6 +64,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
 
     let mut report = Report::begin(workspace, args)?;
     for peer in &peers {
+        running::pass_unless_interrupted();
         println!("{}", peer.title);
         let row = measure::measure(workspace, args, &exchange, peer);
         print!("{row}");

@@ -124,6 +124,11 @@ pub(super) fn end_all_when_interrupted() -> Result<()> {
     Ok(())
 }
 
+/// Waits for the end where an interruption is ending everything; else does nothing.
+pub(super) fn pass_unless_interrupted() {
+    drop(STARTING.lock());
+}
+
 /// Waits until no descendant of `root` is left; those that are left after `patience` are killed.
 #[expect(clippy::disallowed_methods, reason = "a process that is not a child can only be looked for again")]
 fn end_below(root: u32, patience: Duration) {
