@@ -1,6 +1,161 @@
 //! `volley-load`: sends inference requests to a V2 server, and says what came of them.
+//!
+//! Read in this order: `args` and `plan` (what was asked), `target` and `input` (what is sent), `session` (runs and
+//! searches), `load` and `transport` (sending), `recorder` and `outcome` (what came of it), `report`.
 #![forbid(unsafe_code)]
 
+mod args;
+mod arrivals;
+mod clock;
+mod compare;
+mod expect;
+mod input;
+mod load;
+mod machine;
 mod measurement;
+mod outcome;
+mod plan;
+mod progress;
+mod recorder;
+mod report;
+mod search;
+mod server_side;
+mod session;
+mod slo;
+mod stop;
+mod target;
+mod trace;
+mod transport;
+mod workload;
 
-fn main() {}
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use mimalloc::MiMalloc;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{Cli, Command, LoadArgs, OutputArgs};
+use crate::measurement::Measurement;
+use crate::plan::Plan;
+use crate::progress::Progress;
+use crate::server_side::{Probe, ProbeTarget};
+use crate::session::Session;
+use crate::stop::Stop;
+use crate::target::Target;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// What the exit status says.
+const FAILED: u8 = 1;
+const BAD_USAGE: u8 = 2;
+const MISSED: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        Some(Command::Compare(args)) => compare::run(args),
+        None => match Plan::new(&cli.load) {
+            Ok(plan) => measure(&cli.load, plan),
+            Err(error) => return failed(&error, BAD_USAGE),
+        },
+    };
+    done.unwrap_or_else(|error| failed(&error, FAILED))
+}
+
+fn failed(error: &anyhow::Error, status: u8) -> ExitCode {
+    // Without standard error nobody can be told.
+    let _ = writeln!(io::stderr(), "volley-load: {error:#}");
+    ExitCode::from(status)
+}
+
+/// One measurement from the first look at the server to the files.
+fn measure(args: &LoadArgs, plan: Plan) -> anyhow::Result<ExitCode> {
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stop = Stop::default();
+    watch_signals(stop.clone())?;
+    let progress = Progress::new(args.output.quiet);
+    let target = control.block_on(Target::find(args))?;
+    tokio::task::LocalSet::new().block_on(&control, target.try_out(args.extent.timeout))?;
+    let probe = control.block_on(Probe::find(&probe_target(&target, args), &args.target.probe));
+    probe.remarks().iter().for_each(|remark| progress.remark(remark));
+    let mut measurement = session::measurement(&target, args);
+    let session =
+        Session { args, target: &target, probe, progress: &progress, stop: &stop, control: &control };
+    let executed = session.execute(plan, &mut measurement);
+    if let Err(error) = &executed {
+        measurement.interrupted = Some(format!("{error:#}"));
+    }
+    write(&measurement, &args.output)?;
+    executed?;
+    verdict(&measurement)
+}
+
+fn probe_target(target: &Target, args: &LoadArgs) -> ProbeTarget {
+    let models = args.target.model.iter().map(|model| model.name.clone()).collect();
+    ProbeTarget { url: target.url.clone(), grpc: !args.target.protocol.is_http(), models }
+}
+
+/// The first signal ends the measurement with the figures so far, the second at once.
+fn watch_signals(stop: Stop) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let wait = async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
+        for time in 0.. {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if time > 0 {
+                std::process::exit(130);
+            }
+            stop.set("interrupted by a signal");
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread.spawn(move || runtime.block_on(wait)).context("cannot start a thread")?;
+    Ok(())
+}
+
+fn write(measurement: &Measurement, output: &OutputArgs) -> anyhow::Result<()> {
+    let mut table = Vec::new();
+    report::table::write(measurement, &mut table)?;
+    io::stdout().write_all(&table).context("cannot write the table")?;
+    if let Some(path) = &output.json {
+        report::json::write(measurement, path)?;
+    }
+    if let Some(path) = &output.csv {
+        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        report::csv::write(measurement, &mut BufWriter::new(file))?;
+    }
+    if let Some(path) = &output.html {
+        std::fs::write(path, report::html::render(measurement))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The exit status, with a line for what makes it one.
+fn verdict(measurement: &Measurement) -> anyhow::Result<ExitCode> {
+    if let Some(reason) = &measurement.interrupted {
+        return Err(anyhow!("the measurement ended early: {reason}"));
+    }
+    let silent = measurement.runs.iter().find(|run| run.requests == run.failed());
+    if let Some(run) = silent {
+        let why = report::table::kinds(run).into_iter().next();
+        let why = why.map_or_else(|| "none was answered".to_owned(), |(kind, _)| kind);
+        return Err(anyhow!("{}: no request was answered well: {why}", report::remarks::run_name(run)));
+    }
+    let missed = match &measurement.found {
+        Some(found) => found.rate.is_none(),
+        None => measurement.runs.iter().flat_map(|run| &run.objectives).any(|judged| !judged.met),
+    };
+    Ok(if missed { ExitCode::from(MISSED) } else { ExitCode::SUCCESS })
+}

@@ -118,6 +118,19 @@ pub(crate) struct Run {
     /// What the server says of the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server: Option<ServerSide>,
+    /// The objectives of `--slo`, and whether this run met them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) objectives: Vec<Judged>,
+}
+
+/// What came of one objective.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Judged {
+    /// As it was written: `p99<20ms`.
+    pub(crate) objective: String,
+    /// What the run had, with its unit.
+    pub(crate) found: String,
+    pub(crate) met: bool,
 }
 
 impl Run {

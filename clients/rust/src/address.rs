@@ -44,6 +44,11 @@ impl Address {
         Ok(Address { authority, prefix: prefix.to_owned() })
     }
 
+    /// `HOST:PORT`.
+    pub(crate) fn authority(&self) -> &str {
+        self.authority.as_str()
+    }
+
     /// The address of `path`, which begins with a slash.
     pub(crate) fn uri(&self, path: &str) -> Result<Uri, ClientError> {
         let builder = Uri::builder().scheme(Scheme::HTTP).authority(self.authority.clone());

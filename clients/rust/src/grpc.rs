@@ -57,6 +57,17 @@ impl PreparedRpc {
     pub fn message(&self) -> &Bytes {
         &self.message
     }
+
+    /// The message as gRPC frames it, uncompressed: for programs that bring their own HTTP/2.
+    ///
+    /// # Errors
+    /// When it has 4 GiB or more, which no frame can say.
+    pub fn framed(&self) -> Result<Bytes, ClientError> {
+        let length = u32::try_from(self.message.len()).map_err(|_| ClientError::InvalidRequest {
+            reason: format!("its message has {} bytes, and gRPC takes less than 4 GiB", self.message.len()),
+        })?;
+        Ok([&[0], &length.to_be_bytes()[..], &self.message].concat().into())
+    }
 }
 
 /// A successful answer as it arrived.
@@ -67,6 +78,14 @@ pub struct EncodedReply {
 }
 
 impl EncodedReply {
+    /// The answer that one message of a stream holds; does not look into the answer itself.
+    ///
+    /// # Errors
+    /// [`ClientError::InStream`] when the message is a refusal (its id stays empty); when it is no such message.
+    pub fn from_stream(message: &Bytes) -> Result<EncodedReply, ClientError> {
+        encoded::streamed(message)
+    }
+
     /// Reads the answer. Its outputs share its memory.
     ///
     /// # Errors
@@ -121,6 +140,11 @@ impl GrpcClient {
     /// The address of the server.
     pub fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// `HOST:PORT` of the server, with the port in any case.
+    pub fn authority(&self) -> &str {
+        self.address.authority()
     }
 
     /// Whether the server is alive.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -66,6 +67,22 @@ impl PreparedRequest {
     pub fn body(&self) -> &Bytes {
         &self.body
     }
+
+    /// The whole request as HTTP/1.1 puts it on a connection that is kept open: for programs that bring their own
+    /// transport.
+    pub fn http1(&self) -> Bytes {
+        let path = self.uri.path_and_query().map_or("/", hyper::http::uri::PathAndQuery::as_str);
+        let host = self.uri.authority().map_or("", Authority::as_str);
+        let mut bytes = format!("POST {path} HTTP/1.1\r\nhost: {host}\r\n").into_bytes();
+        for (name, value) in &self.headers {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                bytes.extend_from_slice(part);
+            }
+        }
+        bytes.extend_from_slice(format!("content-length: {}\r\n\r\n", self.body.len()).as_bytes());
+        bytes.extend_from_slice(&self.body);
+        bytes.into()
+    }
 }
 
 /// A successful answer as it arrived.
@@ -77,6 +94,12 @@ pub struct EncodedResponse {
 }
 
 impl EncodedResponse {
+    /// An answer that came by another transport. `json_length` is the length of the JSON part when binary tensors
+    /// follow it.
+    pub fn new(body: Bytes, json_length: Option<usize>) -> EncodedResponse {
+        EncodedResponse { body, json_length }
+    }
+
     /// The JSON part, without the binary tensors.
     pub fn json(&self) -> &[u8] {
         &self.body[..self.json_length.unwrap_or(self.body.len()).min(self.body.len())]
@@ -118,6 +141,11 @@ impl HttpClient {
     /// The address of the server.
     pub fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// `HOST:PORT` of the server, with the port in any case.
+    pub fn authority(&self) -> &str {
+        self.address.authority()
     }
 
     /// Whether the server is alive.
@@ -349,8 +377,8 @@ fn accepted(response: Response<Bytes>) -> Result<Response<Bytes>, ClientError> {
     Err(ClientError::Status { status: response.status().as_u16(), message })
 }
 
-/// The server's words in the body of an error.
-fn refusal(status: StatusCode, body: &[u8]) -> String {
+/// The server's words in `body`, that of an answer with the error `status`; at least what the status is called.
+pub fn refusal(status: StatusCode, body: &[u8]) -> String {
     /// `error` is the V2 protocol's; `detail` is what KServe's web framework writes.
     #[derive(Deserialize)]
     struct Refusal {

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
+use volley_client::input::shape_text;
 use volley_client::{DataType, InferResponse, Tensor, TensorError, Value};
 
-use super::input_file::shape_text;
 use super::table::{printable, table};
 
 /// Elements of a row that are shown; of a longer row, the first ones and the last.

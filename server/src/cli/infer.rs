@@ -4,15 +4,15 @@ use std::io::Write;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use volley_client::input::{Content, Scale, Wanted};
 use volley_client::{
     HttpClient, InferRequest, ModelMetadata, PreparedRequest, RequestedOutput, TensorMetadata,
 };
 
 use super::answer::{self, Asked};
 use super::connection::ConnectionArgs;
-use super::input_file::{Content, InputFile, Wanted};
+use super::input_file::InputFile;
 use super::json_input;
-use super::picture::Scale;
 
 /// Send a request to a running server and print the answer
 ///

@@ -1,12 +1,11 @@
-//! A file named on the command line as an input, and the tensor it becomes.
+//! A file named on the command line as an input.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context, anyhow, bail};
-use volley_client::{DataType, Tensor, TensorMetadata};
-
-use super::{json_input, npy, picture};
+use anyhow::{anyhow, bail};
+use volley_client::TensorMetadata;
+use volley_client::input::Content;
 
 /// `FILE` or `NAME=FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,47 +31,10 @@ impl FromStr for InputFile {
     }
 }
 
-/// What a file holds.
-pub(super) enum Content {
-    /// A JSON document.
-    Json(String),
-    /// A NumPy array.
-    Npy(npy::Array),
-    /// An image.
-    Picture(image::DynamicImage),
-}
-
-/// An input of a model, as its metadata describe it.
-#[derive(Clone, Copy)]
-pub(super) struct Wanted<'a> {
-    pub(super) model: &'a str,
-    pub(super) input: &'a TensorMetadata,
-}
-
 impl InputFile {
     /// Reads the file; its name says what it holds.
     pub(super) fn read(&self) -> anyhow::Result<Content> {
-        let path = &self.path;
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        let read = || std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-        match extension.to_ascii_lowercase().as_str() {
-            "json" => {
-                let text = String::from_utf8(read()?);
-                Ok(Content::Json(text.with_context(|| format!("{} is not text", path.display()))?))
-            }
-            "npy" => {
-                let array = npy::read(read()?);
-                Ok(Content::Npy(array.with_context(|| format!("{} cannot be read", path.display()))?))
-            }
-            "png" | "jpg" | "jpeg" => {
-                let picture = picture::decode(&read()?);
-                Ok(Content::Picture(picture.with_context(|| format!("{} cannot be read", path.display()))?))
-            }
-            _ => bail!(
-                "{} is of no kind that can be sent: its name must end in .json, .npy, .png, .jpg or .jpeg",
-                path.display()
-            ),
-        }
+        Content::read(&self.path)
     }
 
     /// The input this file is for.
@@ -100,61 +62,6 @@ impl InputFile {
     }
 }
 
-impl Content {
-    /// The tensor that `wanted` takes.
-    pub(super) fn tensor(
-        &self,
-        file: &Path,
-        wanted: Wanted<'_>,
-        scale: picture::Scale,
-    ) -> anyhow::Result<Tensor> {
-        let tensor = match self {
-            Content::Json(text) => json_input::tensor(text, wanted),
-            Content::Npy(array) => array.tensor(wanted),
-            Content::Picture(picture) => picture::tensor(picture, wanted, scale),
-        };
-        tensor.with_context(|| format!("{} does not fit", file.display()))
-    }
-}
-
-impl Wanted<'_> {
-    /// The type the input takes.
-    pub(super) fn datatype(&self) -> anyhow::Result<DataType> {
-        DataType::parse(&self.input.datatype)
-            .ok_or_else(|| anyhow!("{self} is of a type that this client does not know"))
-    }
-
-    /// `shape` as the input takes it: with a batch dimension of 1 in front when the input has one dimension more.
-    pub(super) fn fit(&self, shape: &[i64]) -> anyhow::Result<Vec<i64>> {
-        let fits = |shape: &[i64]| {
-            let takes = &self.input.shape;
-            takes.len() == shape.len()
-                && takes.iter().zip(shape).all(|(takes, dim)| *takes == -1 || takes == dim)
-        };
-        let batch = [&[1], shape].concat();
-        if fits(shape) {
-            Ok(shape.to_vec())
-        } else if fits(&batch) {
-            Ok(batch)
-        } else {
-            bail!("its shape is {}, but {self}; give it that shape", shape_text(shape))
-        }
-    }
-}
-
-impl std::fmt::Display for Wanted<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let TensorMetadata { name, datatype, shape } = self.input;
-        write!(f, "input {name:?} of model {:?} takes {datatype} {}", self.model, shape_text(shape))
-    }
-}
-
-/// A shape as Triton writes it: `[1,64]`.
-pub(super) fn shape_text(shape: &[i64]) -> String {
-    let dims: Vec<_> = shape.iter().map(i64::to_string).collect();
-    format!("[{}]", dims.join(","))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,31 +81,6 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_dimension_is_added_where_one_is_missing() {
-        let check = |takes: &[i64], shape: &[i64]| {
-            let input = input("x", takes);
-            Wanted { model: "m", input: &input }.fit(shape).ok()
-        };
-        assert_eq!(check(&[-1, 64], &[5, 64]), Some(vec![5, 64]));
-        assert_eq!(check(&[-1, 64], &[64]), Some(vec![1, 64]));
-        assert_eq!(check(&[1, 64], &[64]), Some(vec![1, 64]));
-        assert_eq!(check(&[2, 64], &[64]), None, "two rows cannot be made of one");
-        assert_eq!(check(&[-1, 64], &[8, 8]), None);
-        assert_eq!(check(&[-1, -1, 64], &[64]), None, "one dimension at most");
-        assert_eq!(check(&[], &[]), Some(vec![]));
-    }
-
-    #[test]
-    fn what_does_not_fit_is_told_with_both_shapes() {
-        let input = input("image", &[-1, 64]);
-        let error = Wanted { model: "digits", input: &input }.fit(&[8, 9]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            r#"its shape is [8,9], but input "image" of model "digits" takes FP32 [-1,64]; give it that shape"#
-        );
-    }
-
-    #[test]
     fn a_file_finds_its_input() {
         let inputs = [input("a", &[1]), input("b", &[1])];
         let wanted = |text: &str, inputs: &[TensorMetadata]| {
@@ -215,15 +97,5 @@ mod tests {
             wanted("c=x.npy", &inputs),
             Err(r#"c=x.npy: model "m" has no input "c"; it has a, b"#.to_owned())
         );
-    }
-
-    #[test]
-    fn a_file_of_another_kind_or_missing_is_named() {
-        let error = |text: &str| {
-            let file: InputFile = text.parse().unwrap();
-            file.read().err().unwrap().to_string()
-        };
-        assert!(error("a.txt").starts_with("a.txt is of no kind that can be sent"));
-        assert_eq!(error("no/such.npy"), "cannot read no/such.npy");
     }
 }

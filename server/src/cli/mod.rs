@@ -8,8 +8,6 @@ pub mod infer;
 mod input_file;
 mod json_input;
 pub mod models;
-mod npy;
-mod picture;
 mod table;
 
 pub use infer::InferArgs;

@@ -4,10 +4,10 @@ use std::io::Write;
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use volley_client::input::shape_text;
 use volley_client::{HttpClient, ModelMetadata, ModelState, TensorMetadata};
 
 use super::connection::ConnectionArgs;
-use super::input_file::shape_text;
 use super::table::table;
 
 /// List the models of a running server, with their state

@@ -3,22 +3,27 @@
 //! Its header is a Python dict in a fixed form, which is read here: a general reader of Python literals
 //! recurses and multiplies without bounds on a file that lies.
 
+use super::{Wanted, shape_text};
+use crate::{DataType, Tensor};
 use anyhow::{Context, anyhow, bail};
-use volley_client::{DataType, Tensor};
-
-use super::input_file::{Wanted, shape_text};
 
 /// An array as a .npy file holds it, with its elements as the V2 protocol packs them.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Array {
-    datatype: DataType,
-    shape: Vec<i64>,
-    data: Vec<u8>,
+pub struct Array {
+    /// The V2 type of its elements.
+    pub datatype: DataType,
+    /// Every dimension.
+    pub shape: Vec<i64>,
+    /// The elements, packed.
+    pub data: Vec<u8>,
 }
 
 impl Array {
     /// The tensor for `wanted`, which must be of the array's type and shape.
-    pub(super) fn tensor(&self, wanted: Wanted<'_>) -> anyhow::Result<Tensor> {
+    ///
+    /// # Errors
+    /// When it is of another type or shape.
+    pub fn tensor(&self, wanted: Wanted<'_>) -> anyhow::Result<Tensor> {
         let datatype = wanted.datatype()?;
         if datatype != self.datatype {
             bail!(
@@ -34,7 +39,10 @@ impl Array {
 }
 
 /// Reads a .npy file.
-pub(super) fn read(mut file: Vec<u8>) -> anyhow::Result<Array> {
+///
+/// # Errors
+/// When it is not one, or holds what has no V2 type.
+pub fn read(mut file: Vec<u8>) -> anyhow::Result<Array> {
     let (header, start) = header(&file)?;
     let element = Element::parse(quoted(field(header, "descr")?)?)?;
     let shape = shape(field(header, "shape")?)?;
@@ -208,10 +216,9 @@ fn numpy_name(datatype: DataType) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use volley_client::TensorMetadata;
-
     use super::*;
+    use crate::TensorMetadata;
+    use proptest::prelude::*;
 
     fn npy(header: &str, data: &[u8]) -> Vec<u8> {
         let length = u16::try_from(header.len()).unwrap().to_le_bytes();

@@ -7,16 +7,22 @@ use anyhow::{Context, anyhow};
 use half::{bf16, f16};
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageReader};
-use volley_client::{DataType, Element, Tensor};
 
-use super::input_file::Wanted;
+use super::Wanted;
+use crate::{DataType, Element, Tensor};
 
 /// The most elements a picture may become; a server that lies about a model cannot make us allocate more.
 const MAX_ELEMENTS: u64 = 1 << 28;
 
 /// What pixel values, 0 to 255, are multiplied by: `N` or `N/D`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Scale(f64);
+pub struct Scale(f64);
+
+impl Default for Scale {
+    fn default() -> Scale {
+        Scale(1.0)
+    }
+}
 
 impl FromStr for Scale {
     type Err = anyhow::Error;
@@ -205,10 +211,9 @@ fn append(datatype: DataType, value: f64, data: &mut Vec<u8>) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
-    use image::{Rgb, RgbImage};
-    use volley_client::TensorMetadata;
-
     use super::*;
+    use crate::TensorMetadata;
+    use image::{Rgb, RgbImage};
 
     /// Two by two: red and green above, blue and white below.
     fn picture() -> DynamicImage {

@@ -1,0 +1,87 @@
+//! `volley-load compare`: what changed between two measurements, and whether it is more than noise.
+
+mod comparison;
+mod figure;
+mod page;
+mod statistics;
+mod terminal;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+use self::comparison::Comparison;
+use self::page::Side;
+use crate::report::{json, units};
+
+/// Which measurements to compare.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct CompareArgs {
+    /// The measurement to compare with, as JSON: what was before.
+    #[arg(value_name = "A.json")]
+    pub(crate) before: PathBuf,
+    /// The measurement that is judged.
+    #[arg(value_name = "B.json")]
+    pub(crate) after: PathBuf,
+    /// Also write a page with the table and both latency curves.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+/// Prints what differs at each load that both measurements have.
+///
+/// # Errors
+/// When a file cannot be read or written, or the measurements have no load in common.
+pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
+    let (before, after) = (json::read(&args.before)?, json::read(&args.after)?);
+    let comparison = Comparison::of(&before, &after);
+    if comparison.loads.is_empty() {
+        bail!(
+            "{} and {} have no load in common, so nothing can be compared. {}",
+            args.before.display(),
+            args.after.display(),
+            comparison.notes.join(" ")
+        );
+    }
+    terminal::write(&comparison, &mut io::stdout().lock()).context("cannot write the comparison")?;
+    if let Some(path) = &args.html {
+        let a = Side { name: name(&args.before), measurement: &before };
+        let b = Side { name: name(&args.after), measurement: &after };
+        fs::write(path, page::render(&comparison, [&a, &b]))
+            .with_context(|| format!("cannot write the page to {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file's name without its folders and ending.
+fn name(path: &Path) -> String {
+    units::plain(&path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy(), 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn files_are_compared_and_a_page_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        json::write(&sample::sweep(&[1, 2]), &path("a.json")).unwrap();
+        json::write(&sample::sweep(&[2, 4]), &path("b.json")).unwrap();
+        let mut args =
+            CompareArgs { before: path("a.json"), after: path("b.json"), html: Some(path("c.html")) };
+        run(&args).unwrap();
+        assert!(fs::read_to_string(path("c.html")).unwrap().contains("<h1>a and b</h1>"));
+        json::write(&sample::sweep(&[64]), &path("b.json")).unwrap();
+        args.html = None;
+        let error = run(&args).unwrap_err().to_string();
+        assert!(
+            error.contains("have no load in common") && error.contains("Only B has: 64 in flight"),
+            "{error}"
+        );
+    }
+}

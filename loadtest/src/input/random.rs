@@ -1,0 +1,281 @@
+//! Random tensors of every type, the same for the same seed.
+
+use std::str::FromStr;
+
+use anyhow::{Context, bail, ensure};
+use half::{bf16, f16};
+use volley_client::input::Wanted;
+use volley_client::{DataType, Element, ModelMetadata, Tensor, TensorMetadata};
+
+use super::{Content, Sources, shapes};
+use crate::arrivals::mixed;
+
+/// Whole numbers, when nobody says which: every type holds them, and every vocabulary has so many words.
+const WHOLE: (f64, f64) = (0.0, 100.0);
+/// Floats, when nobody says which: pixels and probabilities lie there.
+const FLOAT: (f64, f64) = (0.0, 1.0);
+/// Characters of a string, when nobody says how many.
+const STRING_LENGTH: usize = 16;
+
+/// One `--range INPUT=LOW:HIGH`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Range {
+    pub(crate) input: String,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+impl FromStr for Range {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Range> {
+        let (input, bounds) = text.rsplit_once('=').context("write it as INPUT=LOW:HIGH")?;
+        let (low, high) = bounds.split_once(':').context("write it as INPUT=LOW:HIGH")?;
+        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+        let (low, high) =
+            number(low).zip(number(high)).context("its bounds must be numbers, as in x=0:255")?;
+        ensure!(low <= high, "its lower bound {low} is above its upper bound {high}");
+        Ok(Range { input: input.to_owned(), low, high })
+    }
+}
+
+/// One `--string-length INPUT=N`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StringLength {
+    pub(crate) input: String,
+    pub(crate) length: usize,
+}
+
+impl FromStr for StringLength {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<StringLength> {
+        let (input, length) = text.rsplit_once('=').context("write it as INPUT=N")?;
+        let length = length.parse().ok().filter(|length| *length <= 1 << 20);
+        Ok(StringLength { input: input.to_owned(), length: length.context("N is a number up to 1048576")? })
+    }
+}
+
+/// As many different contents as asked for.
+pub(super) fn contents(
+    model: &str,
+    metadata: &ModelMetadata,
+    sources: &Sources,
+) -> anyhow::Result<Vec<Content>> {
+    if metadata.inputs.is_empty() {
+        bail!("the server says that model {model:?} has no inputs: give its requests with --input");
+    }
+    known(model, metadata, sources)?;
+    let content = |number: usize| {
+        let mut random = fastrand::Rng::with_seed(mixed(sources.seed, number as u64));
+        let tensor = |input| tensor(model, input, sources, &mut random);
+        metadata.inputs.iter().map(tensor).collect::<anyhow::Result<_>>().map(Content::Tensors)
+    };
+    (0..sources.distinct).map(content).collect()
+}
+
+/// Every option must be for an input that there is, or a misspelt name would pass for an answer.
+fn known(model: &str, metadata: &ModelMetadata, sources: &Sources) -> anyhow::Result<()> {
+    let shapes = sources.shapes.iter().map(|shape| ("--shape", &shape.input));
+    let ranges = sources.ranges.iter().map(|range| ("--range", &range.input));
+    let lengths = sources.string_lengths.iter().map(|length| ("--string-length", &length.input));
+    for (option, name) in shapes.chain(ranges).chain(lengths) {
+        if !metadata.inputs.iter().any(|input| input.name == *name) {
+            let names: Vec<_> = metadata.inputs.iter().map(|input| input.name.as_str()).collect();
+            bail!("{option}: model {model:?} has no input {name:?}; it has {}", names.join(", "));
+        }
+    }
+    Ok(())
+}
+
+fn tensor(
+    model: &str,
+    input: &TensorMetadata,
+    sources: &Sources,
+    random: &mut fastrand::Rng,
+) -> anyhow::Result<Tensor> {
+    let given = sources.shapes.iter().find(|shape| shape.input == input.name);
+    let shape = shapes::resolved(model, input, given.map(|shape| &shape.dims[..]), sources.batch)?;
+    let datatype = Wanted { model, input }.datatype()?;
+    let range = sources.ranges.iter().find(|range| range.input == input.name);
+    let length = sources.string_lengths.iter().find(|length| length.input == input.name);
+    let range = range.map(|range| (range.low, range.high));
+    if let Some((low, high)) = range {
+        fits(datatype, low, high).with_context(|| format!("--range {}={low}:{high}", input.name))?;
+    }
+    let count = usize::try_from(shape.iter().product::<i64>()).context("a dimension is negative")?;
+    let mut data = Vec::with_capacity(count * datatype.element_size().unwrap_or(STRING_LENGTH));
+    if datatype == DataType::Bytes {
+        let length = length.map_or(STRING_LENGTH, |length| length.length);
+        let strings: Vec<String> = (0..count).map(|_| string(range, length, random)).collect();
+        return Ok(Tensor::from_strings(&input.name, &shape, &strings)?);
+    }
+    let (low, high) = range.unwrap_or(if datatype.is_float() { FLOAT } else { WHOLE });
+    for _ in 0..count {
+        append(datatype, drawn(datatype, low, high, random), &mut data);
+    }
+    Ok(Tensor::new(&input.name, datatype, &shape, data)?)
+}
+
+/// A number between the bounds, whole when the type is.
+fn drawn(datatype: DataType, low: f64, high: f64, random: &mut fastrand::Rng) -> f64 {
+    if datatype.is_float() {
+        return low + random.f64() * (high - low);
+    }
+    (low + (random.f64() * (high - low + 1.0)).floor()).min(high)
+}
+
+/// Letters and digits; or, when there is a range, a number of it.
+fn string(range: Option<(f64, f64)>, length: usize, random: &mut fastrand::Rng) -> String {
+    match range {
+        Some((low, high)) => format!("{}", drawn(DataType::Int64, low, high, random)),
+        None => std::iter::repeat_with(|| random.alphanumeric()).take(length).collect(),
+    }
+}
+
+/// Whether the type holds the bounds.
+fn fits(datatype: DataType, low: f64, high: f64) -> anyhow::Result<()> {
+    let (least, most) = match datatype {
+        DataType::Bool => (0.0, 1.0),
+        DataType::Uint8 => (0.0, f64::from(u8::MAX)),
+        DataType::Uint16 => (0.0, f64::from(u16::MAX)),
+        DataType::Uint32 => (0.0, f64::from(u32::MAX)),
+        DataType::Uint64 => (0.0, 1e15),
+        DataType::Int8 => (f64::from(i8::MIN), f64::from(i8::MAX)),
+        DataType::Int16 => (f64::from(i16::MIN), f64::from(i16::MAX)),
+        DataType::Int32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
+        // Beyond that not every whole number can be drawn.
+        DataType::Int64 | DataType::Bytes => (-1e15, 1e15),
+        DataType::Fp16 => (-65504.0, 65504.0),
+        DataType::Bf16 | DataType::Fp32 => (f64::from(f32::MIN), f64::from(f32::MAX)),
+        DataType::Fp64 => (-1e300, 1e300),
+    };
+    ensure!(low >= least && high <= most, "{datatype} takes {least} to {most}");
+    Ok(())
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`fits` has been asked")]
+fn append(datatype: DataType, value: f64, data: &mut Vec<u8>) {
+    match datatype {
+        DataType::Bool => (value.rem_euclid(2.0) >= 1.0).append(data),
+        DataType::Uint8 => (value as u8).append(data),
+        DataType::Uint16 => (value as u16).append(data),
+        DataType::Uint32 => (value as u32).append(data),
+        DataType::Uint64 => (value as u64).append(data),
+        DataType::Int8 => (value as i8).append(data),
+        DataType::Int16 => (value as i16).append(data),
+        DataType::Int32 => (value as i32).append(data),
+        DataType::Int64 | DataType::Bytes => (value as i64).append(data),
+        DataType::Fp16 => f16::from_f64(value).append(data),
+        DataType::Bf16 => bf16::from_f64(value).append(data),
+        DataType::Fp32 => (value as f32).append(data),
+        DataType::Fp64 => value.append(data),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use volley_client::Value;
+
+    use super::*;
+
+    fn sources() -> Sources {
+        Sources {
+            files: vec![],
+            shapes: vec![],
+            ranges: vec![],
+            string_lengths: vec![],
+            batch: None,
+            distinct: 16,
+            scale: Default::default(),
+            seed: 1,
+        }
+    }
+
+    fn metadata(datatype: &str) -> ModelMetadata {
+        let input = TensorMetadata { name: "x".into(), datatype: datatype.into(), shape: vec![-1, 200] };
+        ModelMetadata { inputs: vec![input], ..ModelMetadata::default() }
+    }
+
+    fn tensors(datatype: &str, sources: &Sources) -> anyhow::Result<Vec<Tensor>> {
+        let contents = contents("m", &metadata(datatype), sources)?;
+        let tensors = contents.into_iter().map(|content| match content {
+            Content::Tensors(mut tensors) => tensors.remove(0),
+            Content::Body(_) => unreachable!("random contents are tensors"),
+        });
+        Ok(tensors.collect())
+    }
+
+    fn number(value: Value<'_>) -> f64 {
+        match value {
+            Value::Bool(bit) => f64::from(u8::from(bit)),
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            Value::Int(number) => number as f64,
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            Value::Uint(number) => number as f64,
+            Value::Fp32(number) => number.into(),
+            Value::Fp64(number) => number,
+            Value::Bytes(text) => std::str::from_utf8(text).unwrap().parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn every_type_has_random_tensors_that_differ_and_come_again() {
+        for datatype in DataType::ALL {
+            let made = tensors(datatype.name(), &sources()).unwrap();
+            assert_eq!(made.len(), 16);
+            for tensor in &made {
+                assert_eq!((tensor.datatype, &tensor.shape[..]), (datatype, &[1, 200][..]));
+                assert_eq!(tensor.values().unwrap().count(), 200);
+            }
+            assert!((1..16).all(|at| made[at] != made[0]), "{datatype} repeats itself");
+            assert_eq!(made, tensors(datatype.name(), &sources()).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_range_is_kept_and_reached_by_every_type() {
+        for datatype in DataType::ALL {
+            let (low, high) = if datatype == DataType::Bool { (0.0, 1.0) } else { (3.0, 7.0) };
+            let range = Range { input: "x".into(), low, high };
+            let made = tensors(datatype.name(), &Sources { ranges: vec![range], ..sources() }).unwrap();
+            let numbers: Vec<f64> =
+                made.iter().flat_map(|tensor| tensor.values().unwrap()).map(number).collect();
+            assert!(numbers.iter().all(|number| (low..=high).contains(number)), "{datatype}");
+            let width = 0.1;
+            assert!(numbers.iter().any(|number| *number < low + width), "{datatype} misses {low}");
+            assert!(numbers.iter().any(|number| *number > high - width), "{datatype} misses {high}");
+        }
+    }
+
+    #[test]
+    fn strings_have_the_length_asked_for() {
+        let length = StringLength { input: "x".into(), length: 5 };
+        let made = tensors("BYTES", &Sources { string_lengths: vec![length], ..sources() }).unwrap();
+        assert!(made[0].strings().unwrap().iter().all(|string| string.len() == 5));
+    }
+
+    #[test]
+    fn what_the_model_cannot_take_is_refused() {
+        let error =
+            |datatype: &str, sources: &Sources| format!("{:#}", tensors(datatype, sources).unwrap_err());
+        let range = |input: &str| Range { input: input.into(), low: 0.0, high: 300.0 };
+        let with = |range| Sources { ranges: vec![range], ..sources() };
+        assert!(error("UINT8", &with(range("x"))).contains("--range x=0:300: UINT8 takes 0 to 255"));
+        assert!(error("UINT8", &with(range("y"))).contains("has no input \"y\"; it has x"));
+        assert!(error("FP8", &sources()).contains("a type that this client does not know"));
+        let none = contents("m", &ModelMetadata::default(), &sources()).unwrap_err();
+        assert!(none.to_string().contains("has no inputs"));
+    }
+
+    #[test]
+    fn options_are_a_name_and_a_value() {
+        let range: Range = "x=-1:0.5".parse().unwrap();
+        assert_eq!(range, Range { input: "x".into(), low: -1.0, high: 0.5 });
+        for bad in ["x", "x=1", "x=2:1", "x=a:b", "x=0:inf"] {
+            assert!(bad.parse::<Range>().is_err(), "{bad:?}");
+        }
+        assert_eq!("x=5".parse::<StringLength>().unwrap().length, 5);
+        assert!("x=-5".parse::<StringLength>().is_err());
+    }
+}

@@ -1,0 +1,278 @@
+//! One thread of load: its connections, its share of the requests, and a watchdog over them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::slot::{Cut, Slot};
+use super::{Mode, Setting, Spec, nanos, part};
+use crate::arrivals::{Arrivals, Schedule, Share};
+use crate::clock::{Clock, thread_cpu};
+use crate::recorder::{Piece, Problem, Recorder, Sent, Tally, Window};
+use crate::stop::Stop;
+use crate::transport::{Connection, Failure, Opener};
+use crate::workload::{Picker, Workload};
+
+/// How long nothing may accept connections before the server counts as gone.
+const GONE: u64 = 2_000_000_000;
+/// Before another attempt to connect, so that a server that is down is not flooded.
+const BACKOFF: Duration = Duration::from_millis(50);
+/// Connections that an open loop has from the start.
+const OPEN_FROM_START: usize = 8;
+
+/// One thread of load.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) spec: Spec,
+    pub(super) clock: Clock,
+    pub(super) window: Window,
+    pub(super) opener: Opener,
+    /// Connections it may have.
+    pub(super) capacity: usize,
+    pub(super) recorder: RefCell<Recorder>,
+    /// When requests are due; empty in a closed loop.
+    pub(super) schedule: RefCell<Schedule>,
+    pub(super) slots: RefCell<Vec<Rc<Slot>>>,
+    pub(super) idle: RefCell<Vec<Rc<Slot>>>,
+    /// Tells the dispatcher that a slot became idle or ended.
+    pub(super) freed: Notify,
+    /// Set when nothing more is to be sent.
+    pub(super) over: Cell<bool>,
+    workload: Arc<Workload>,
+    picker: RefCell<Picker>,
+    tasks: RefCell<Vec<JoinHandle<()>>>,
+    /// Requests that may still be sent in the window.
+    budget: Cell<u64>,
+    /// Since when nothing accepts connections.
+    unreachable_since: Cell<Option<u64>>,
+    stop: Stop,
+}
+
+/// The connections of one thread that are open before the run begins.
+#[derive(Debug)]
+pub(super) struct Ready {
+    opener: Opener,
+    pub(super) connections: Vec<Connection>,
+}
+
+/// Opens the connections that a thread begins with. One that fails is tried again by its first request.
+pub(super) async fn connect(setting: &Setting, share: Share) -> Ready {
+    let count = match setting.spec.mode {
+        Mode::Closed { concurrency } => part(concurrency, share),
+        Mode::Open { max_connections, .. } => part(max_connections, share).min(OPEN_FROM_START),
+    };
+    let opener = Opener::new(setting.endpoint.clone());
+    let mut connections: Vec<_> = (0..count).map(|_| opener.open()).collect();
+    for connection in &mut connections {
+        if connection.connect().await.is_err() {
+            break;
+        }
+    }
+    Ready { opener, connections }
+}
+
+impl Lane {
+    /// The processor time it took to send is counted between the first and the last look inside the window.
+    async fn watch(&self) {
+        let every = (self.spec.timeout / 20).clamp(Duration::from_millis(1), Duration::from_millis(20));
+        let mut tick = tokio::time::interval(every);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let give_up = self.give_up();
+        let mut began = None;
+        loop {
+            tick.tick().await;
+            let now = self.clock.now();
+            self.recorder.borrow_mut().roll(now);
+            if self.stop.is_set() {
+                self.cut_all(Cut::Stopped);
+            } else if now >= give_up {
+                self.cut_all(Cut::GivenUp);
+            } else {
+                self.slots.borrow().iter().for_each(|slot| slot.expire(now));
+            }
+            if (self.window.open..self.window.close).contains(&now) {
+                let used = thread_cpu();
+                self.recorder.borrow_mut().used(used - *began.get_or_insert(used));
+            }
+        }
+    }
+
+    /// When what was due is no longer waited for.
+    pub(super) fn give_up(&self) -> u64 {
+        self.window.close.saturating_add(nanos(self.spec.timeout))
+    }
+
+    fn cut_all(&self, cut: Cut) {
+        self.over.set(true);
+        self.slots.borrow().iter().for_each(|slot| slot.cut(cut));
+        self.idle.borrow_mut().drain(..).for_each(|slot| slot.dismiss());
+        self.freed.notify_one();
+    }
+
+    /// Whether one more request that is due at `due` may be sent; it is counted then.
+    pub(super) fn spend(&self, due: u64) -> bool {
+        let left = self.budget.get();
+        if due >= self.window.open {
+            self.budget.set(left.saturating_sub(1));
+        }
+        left > 0
+    }
+
+    /// A new slot, whose task is `task`.
+    pub(super) fn begin<F: Future<Output = ()> + 'static>(&self, task: impl FnOnce(Rc<Slot>) -> F) {
+        let slot = Rc::new(Slot::default());
+        self.slots.borrow_mut().push(Rc::clone(&slot));
+        self.tasks.borrow_mut().push(tokio::task::spawn_local(task(slot)));
+    }
+
+    /// Sends the next request and records what came of it. Gives the time afterwards, or `None` when the slot is to
+    /// end.
+    pub(super) async fn perform(
+        &self,
+        slot: &Slot,
+        connection: &mut Connection,
+        (due, free, at): (u64, u64, u64),
+    ) -> Option<u64> {
+        let place = self.picker.borrow_mut().next();
+        let request = self.workload.request(place);
+        let sent = Sent { due, free, at, items: request.items };
+        let deadline = at.saturating_add(nanos(self.spec.timeout));
+        let outcome = slot.uncut(deadline, connection.exchange(request)).await;
+        let now = self.clock.now();
+        let outcome = match outcome {
+            Ok(Ok(())) => {
+                self.unreachable_since.set(None);
+                match &request.expected {
+                    None => Ok(()),
+                    Some(expected) => match connection.answer() {
+                        Ok(answer) => expected.check(&answer).map_err(Problem::Wrong),
+                        Err(error) => Err(Problem::Failure(Failure::Broken(error.to_string()))),
+                    },
+                }
+            }
+            Ok(Err(failure)) => Err(Problem::Failure(failure)),
+            Err(Cut::Timeout) => Err(Problem::Timeout),
+            Err(Cut::GivenUp) => {
+                self.recorder.borrow_mut().unanswered(due, now);
+                return None;
+            }
+            Err(Cut::Stopped) => return None,
+        };
+        let unreachable = match &outcome {
+            Err(Problem::Failure(Failure::Unreachable(reason))) => Some(reason.clone()),
+            _ => None,
+        };
+        self.recorder.borrow_mut().ended(&sent, now, outcome);
+        match unreachable {
+            None => Some(now),
+            Some(reason) => self.back_off(slot, now, &reason).await,
+        }
+    }
+
+    #[cold]
+    async fn back_off(&self, slot: &Slot, now: u64, reason: &str) -> Option<u64> {
+        let since = self.unreachable_since.get().unwrap_or(now);
+        self.unreachable_since.set(Some(since));
+        if now - since >= GONE {
+            self.stop.set(format!("the server is gone: {reason} for {} s", GONE / 1_000_000_000));
+        }
+        slot.uncut(u64::MAX, tokio::time::sleep(BACKOFF)).await.ok()?;
+        Some(self.clock.now())
+    }
+
+    /// Waits for every task that was begun.
+    async fn finished(&self) -> anyhow::Result<()> {
+        loop {
+            let task = self.tasks.borrow_mut().pop();
+            let Some(task) = task else { return Ok(()) };
+            task.await.map_err(|_| anyhow!("the task of a connection panicked"))?;
+        }
+    }
+}
+
+/// A lane about to begin.
+#[derive(Debug)]
+pub(super) struct LaneStart {
+    pub(super) setting: Setting,
+    pub(super) share: Share,
+    pub(super) clock: Clock,
+    pub(super) out: Sender<Piece>,
+}
+
+impl LaneStart {
+    /// Sends until the end, and gives what was seen.
+    pub(super) async fn run(self, ready: Ready) -> anyhow::Result<Tally> {
+        let (lane, connections) = self.lane(ready);
+        let lane = Rc::new(lane);
+        let watchdog = {
+            let lane = Rc::clone(&lane);
+            tokio::task::spawn_local(async move { lane.watch().await })
+        };
+        match lane.spec.mode {
+            Mode::Closed { .. } => super::closed::begin(&lane, connections),
+            Mode::Open { .. } => super::open::dispatch(&lane, connections).await?,
+        }
+        lane.finished().await?;
+        watchdog.abort();
+        // Ends when the aborted task has let go of the lane.
+        let _ = watchdog.await;
+        let lane = Rc::into_inner(lane).ok_or_else(|| anyhow!("a task outlives its lane"))?;
+        Ok(lane.ended())
+    }
+
+    fn lane(self, ready: Ready) -> (Lane, Vec<Connection>) {
+        let LaneStart { setting, share, clock, out } = self;
+        let Setting { spec, workload, stop, .. } = setting;
+        let window = spec.window();
+        let (schedule, capacity) = match &spec.mode {
+            Mode::Closed { concurrency } => (None, part(*concurrency, share)),
+            Mode::Open { pattern, max_connections } => (Some(pattern), part(*max_connections, share).max(1)),
+        };
+        let scheduled = schedule.is_some();
+        let pattern = schedule.cloned().unwrap_or(crate::arrivals::Pattern::Trace([].into()));
+        let budget = spec
+            .requests
+            .map_or(u64::MAX, |requests| part(usize::try_from(requests).unwrap_or(usize::MAX), share) as u64);
+        let lane = Lane {
+            clock,
+            window,
+            opener: ready.opener,
+            capacity,
+            recorder: RefCell::new(Recorder::new(window, scheduled, out)),
+            schedule: RefCell::new(Schedule::new(Arrivals::new(pattern, share, window.close))),
+            slots: RefCell::default(),
+            idle: RefCell::default(),
+            freed: Notify::new(),
+            over: Cell::new(false),
+            picker: RefCell::new(Picker::new(Arc::clone(&workload), share, spec.seed)),
+            workload,
+            tasks: RefCell::default(),
+            budget: Cell::new(budget),
+            unreachable_since: Cell::new(None),
+            stop,
+            spec,
+        };
+        (lane, ready.connections)
+    }
+}
+
+impl Lane {
+    /// Counts what was due and never sent, unless the measurement ended early.
+    fn ended(self) -> Tally {
+        let now = self.clock.now();
+        let mut recorder = self.recorder.into_inner();
+        let mut schedule = self.schedule.into_inner();
+        if !self.stop.is_set() && self.budget.get() > 0 {
+            while let Some(due) = schedule.take_due(u64::MAX) {
+                recorder.unanswered(due, now);
+            }
+        }
+        recorder.finish()
+    }
+}

@@ -1,0 +1,201 @@
+//! What the threads of one run saw as one [`Run`].
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
+use crate::measurement::{Latency, Load, Run, Second};
+use crate::recorder::{Piece, Tally, histogram};
+use crate::slo::{Facts, Objectives};
+
+/// Kinds of errors that are told.
+const KINDS: usize = 20;
+
+/// Seconds of a run put together from what each thread saw.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    threads: usize,
+    total: Histogram<u64>,
+    /// Those that some threads have not handed over yet.
+    open: BTreeMap<usize, (usize, Piece)>,
+    done: BTreeMap<usize, Second>,
+}
+
+impl Timeline {
+    pub(crate) fn new(threads: usize) -> Timeline {
+        Timeline { threads, total: histogram(), open: BTreeMap::new(), done: BTreeMap::new() }
+    }
+
+    /// Adds what one thread saw in one second. Gives that second when all threads have told of it.
+    pub(crate) fn add(&mut self, piece: Piece) -> Option<&Second> {
+        self.total += &piece.latency;
+        let index = piece.index;
+        let (told, sum) = match self.open.remove(&index) {
+            None => (1, piece),
+            Some((told, mut sum)) => {
+                sum.latency += &piece.latency;
+                sum.requests += piece.requests;
+                sum.errors += piece.errors;
+                (told + 1, sum)
+            }
+        };
+        if told < self.threads {
+            self.open.insert(index, (told, sum));
+            return None;
+        }
+        self.done.insert(index, second(&sum));
+        self.done.get(&index)
+    }
+
+    /// All latencies, and the seconds in which something happened or would have.
+    fn finish(mut self, seconds: f64) -> (Histogram<u64>, Vec<Second>) {
+        for (index, (_, piece)) in std::mem::take(&mut self.open) {
+            self.done.insert(index, second(&piece));
+        }
+        let within = |second: &Second| second.at + 0.001 < seconds || second.requests > 0;
+        (self.total, self.done.into_values().filter(within).collect())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a run has fewer than 2^53 seconds")]
+fn second(piece: &Piece) -> Second {
+    let at = |percentile| micros(piece.latency.value_at_percentile(percentile));
+    let (p50_micros, p99_micros) = if piece.latency.is_empty() { (0.0, 0.0) } else { (at(50.0), at(99.0)) };
+    Second { at: piece.index as f64, requests: piece.requests, errors: piece.errors, p50_micros, p99_micros }
+}
+
+/// The threads of one run put together.
+pub(crate) fn run(
+    (load, repeat): (Load, usize),
+    tallies: &[Tally],
+    timeline: Timeline,
+    seconds: f64,
+    objectives: Option<&Objectives>,
+) -> Run {
+    let sum = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum::<u64>();
+    let (latency, timeline) = timeline.finish(seconds);
+    let mut send_lag = histogram();
+    tallies.iter().for_each(|tally| send_lag += &tally.send_lag);
+    let per_second = |count: u64| if seconds > 0.0 { precise(count) / seconds } else { 0.0 };
+    let ended = sum(|tally| tally.ended_in_window);
+    let mut run = Run {
+        load,
+        repeat,
+        seconds,
+        requests: sum(|tally| tally.requests),
+        items: sum(|tally| tally.items),
+        unanswered: sum(|tally| tally.unanswered),
+        errors: errors(tallies),
+        wrong_answers: sum(|tally| tally.wrong_answers),
+        requests_per_second: per_second(sum(|tally| tally.answered_in_window)),
+        items_per_second: per_second(sum(|tally| tally.items_in_window)),
+        latency: Latency::of(&latency),
+        send_lag: Latency::of(&send_lag),
+        generator_cpu_micros: micros(sum(|tally| tally.cpu_nanos)) / precise(ended.max(1)),
+        timeline,
+        server: None,
+        objectives: Vec::new(),
+    };
+    if let Some(objectives) = objectives {
+        let facts =
+            Facts { latency: &latency, errors: error_share(&run), throughput: run.requests_per_second };
+        run.objectives = objectives.judge(&facts);
+    }
+    run
+}
+
+/// The share of requests that failed or were not answered.
+pub(crate) fn error_share(run: &Run) -> f64 {
+    let all = run.requests + run.unanswered;
+    precise(run.failed() + run.unanswered) / precise(all.max(1))
+}
+
+/// The most frequent kinds; the others together.
+fn errors(tallies: &[Tally]) -> BTreeMap<String, u64> {
+    let mut all: BTreeMap<&str, u64> = BTreeMap::new();
+    for (kind, count) in tallies.iter().flat_map(|tally| &tally.errors) {
+        *all.entry(kind).or_default() += count;
+    }
+    let mut kinds: Vec<(&str, u64)> = all.into_iter().collect();
+    kinds.sort_by_key(|(_, count)| Reverse(*count));
+    let rest = kinds.split_off(kinds.len().min(if kinds.len() > KINDS { KINDS - 1 } else { KINDS }));
+    let mut errors: BTreeMap<String, u64> =
+        kinds.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect();
+    if !rest.is_empty() {
+        *errors.entry("other errors".to_owned()).or_default() +=
+            rest.iter().map(|(_, count)| count).sum::<u64>();
+    }
+    errors
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+fn precise(count: u64) -> f64 {
+    count as f64
+}
+
+fn micros(nanos: u64) -> f64 {
+    precise(nanos) / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::recorder::{Problem, Recorder, Sent, Window};
+    use crate::transport::Failure;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// Two threads, each with a request of 1 ms in each of two seconds, and one error.
+    fn two_threads(objectives: &str) -> Run {
+        let (out, pieces) = channel();
+        let window = Window { open: 0, close: 2 * SECOND };
+        let tallies: Vec<Tally> = (0..2)
+            .map(|thread| {
+                let mut recorder = Recorder::new(window, true, out.clone());
+                for second in 0..2 {
+                    let due = second * SECOND;
+                    let sent = Sent { due, free: 0, at: due + 5_000, items: 2 };
+                    recorder.ended(&sent, due + 1_000_000, Ok(()));
+                }
+                let late = Sent { due: SECOND, free: 0, at: SECOND, items: 2 };
+                let failure = Failure::Failed(format!("status 50{thread}"));
+                recorder.ended(&late, SECOND + 1, Err(Problem::Failure(failure)));
+                recorder.finish()
+            })
+            .collect();
+        drop(out);
+        let mut timeline = Timeline::new(2);
+        let complete = pieces.iter().filter(|_| true).map(|piece| timeline.add(piece).is_some());
+        assert_eq!(complete.collect::<Vec<_>>(), [false, false, true, true]);
+        let load = Load::Open { rate: 2.0, arrivals: crate::measurement::Arrivals::Constant };
+        run((load, 0), &tallies, timeline, 2.0, Some(&objectives.parse().unwrap()))
+    }
+
+    #[test]
+    fn threads_add_up() {
+        let run = two_threads("p99<2ms,errors<30%,throughput>=2/s");
+        assert_eq!((run.requests, run.items, run.latency.count), (6, 8, 4));
+        assert!((run.requests_per_second - 2.0).abs() < 1e-9 && (run.items_per_second - 4.0).abs() < 1e-9);
+        assert_eq!(run.errors.len(), 2);
+        let seconds: Vec<_> = run.timeline.iter().map(|second| (second.requests, second.errors)).collect();
+        assert_eq!(seconds, [(2, 0), (4, 2)]);
+        assert!((run.send_lag.max - 5.0).abs() < 0.1);
+        let met: Vec<_> = run.objectives.iter().map(|judged| judged.met).collect();
+        assert_eq!(met, [true, false, true]);
+    }
+
+    #[test]
+    fn kinds_beyond_those_told_are_counted_together() {
+        let (out, _pieces) = channel();
+        let mut recorder = Recorder::new(Window { open: 0, close: SECOND }, false, out);
+        for kind in 0..30 {
+            let failure = Problem::Failure(Failure::Failed(format!("kind {kind}")));
+            recorder.ended(&Sent { due: 0, free: 0, at: 0, items: 1 }, 1, Err(failure));
+        }
+        let errors = errors(&[recorder.finish()]);
+        assert_eq!((errors.len(), errors["other errors"]), (20, 11));
+    }
+}

@@ -1,0 +1,274 @@
+//! What came of each request, gathered in one thread and handed over once a second.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
+
+use hdrhistogram::Histogram;
+
+use crate::expect::Wrong;
+use crate::transport::Failure;
+
+const SECOND: u64 = 1_000_000_000;
+/// Latencies above an hour count as an hour.
+const HOUR: u64 = 3600 * SECOND;
+/// Kinds of errors that are told apart; what comes beyond is counted together.
+const MAX_KINDS: usize = 200;
+const OTHER_ERRORS: &str = "other errors";
+
+/// A histogram of nanoseconds, to three digits.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, HOUR, 3).expect("an hour at three digits is a histogram")
+}
+
+/// What is recorded, in nanoseconds of the run's clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// Requests due before are warm-up.
+    pub(crate) open: u64,
+    /// Nothing is due from here on; `u64::MAX` when the number of requests ends the run.
+    pub(crate) close: u64,
+}
+
+/// What one thread saw in one second.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    /// Which second since the warm-up, from 0.
+    pub(crate) index: usize,
+    /// Of the answers that were right, and of requests that timed out or were never answered.
+    pub(crate) latency: Histogram<u64>,
+    /// Requests that ended, well or badly.
+    pub(crate) requests: u64,
+    pub(crate) errors: u64,
+}
+
+/// What one thread saw in the whole run.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(crate) send_lag: Histogram<u64>,
+    /// Requests that ended, well or badly.
+    pub(crate) requests: u64,
+    /// Items of the requests answered well.
+    pub(crate) items: u64,
+    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) wrong_answers: u64,
+    pub(crate) unanswered: u64,
+    /// Requests and items answered well while the window was open, whenever they were due.
+    pub(crate) answered_in_window: u64,
+    pub(crate) items_in_window: u64,
+    /// Requests that ended while the window was open.
+    pub(crate) ended_in_window: u64,
+    /// All requests that ended, in the warm-up, too.
+    pub(crate) ended: u64,
+    /// Processor time of the thread while the window was open.
+    pub(crate) cpu_nanos: u64,
+    /// The first wrong answer, with its values.
+    pub(crate) example: Option<String>,
+    /// When the last request ended.
+    pub(crate) last: u64,
+}
+
+/// A request that was sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    /// When it should have been sent; latency counts from here.
+    pub(crate) due: u64,
+    /// When its connection was free for it.
+    pub(crate) free: u64,
+    /// When it was sent.
+    pub(crate) at: u64,
+    pub(crate) items: u64,
+}
+
+/// What came of a request that has no good answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Problem {
+    Failure(Failure),
+    Wrong(Wrong),
+    Timeout,
+}
+
+/// Gathers what one thread sees.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    window: Window,
+    /// Whether sending has a schedule, so that there is a lag.
+    scheduled: bool,
+    piece: Piece,
+    out: Sender<Piece>,
+    tally: Tally,
+}
+
+impl Recorder {
+    pub(crate) fn new(window: Window, scheduled: bool, out: Sender<Piece>) -> Recorder {
+        let tally = Tally {
+            send_lag: histogram(),
+            requests: 0,
+            items: 0,
+            errors: BTreeMap::new(),
+            wrong_answers: 0,
+            unanswered: 0,
+            answered_in_window: 0,
+            items_in_window: 0,
+            ended_in_window: 0,
+            ended: 0,
+            cpu_nanos: 0,
+            example: None,
+            last: 0,
+        };
+        Recorder { window, scheduled, piece: piece(0), out, tally }
+    }
+
+    /// Takes note that `sent` ended at `now`.
+    pub(crate) fn ended(&mut self, sent: &Sent, now: u64, outcome: Result<(), Problem>) {
+        self.tally.ended += 1;
+        if (self.window.open..self.window.close).contains(&now) {
+            self.tally.ended_in_window += 1;
+            if outcome.is_ok() {
+                self.tally.answered_in_window += 1;
+                self.tally.items_in_window += sent.items;
+            }
+        }
+        if sent.due < self.window.open {
+            return;
+        }
+        self.roll(now);
+        self.tally.last = now;
+        self.tally.requests += 1;
+        self.piece.requests += 1;
+        if self.scheduled {
+            self.tally.send_lag.saturating_record(sent.at.saturating_sub(sent.due.max(sent.free)).max(1));
+        }
+        match outcome {
+            Ok(()) => {
+                self.tally.items += sent.items;
+                self.latency(sent.due, now);
+            }
+            Err(problem) => self.failed(problem, sent.due, now),
+        }
+    }
+
+    /// Takes note that a request due at `due` had no answer when it was given up at `now`.
+    pub(crate) fn unanswered(&mut self, due: u64, now: u64) {
+        if due >= self.window.open {
+            self.tally.unanswered += 1;
+            self.latency(due, now);
+        }
+    }
+
+    /// Hands over the seconds before that of `now`.
+    pub(crate) fn roll(&mut self, now: u64) {
+        let Some(since) = now.checked_sub(self.window.open) else { return };
+        let index = usize::try_from(since / SECOND).unwrap_or(usize::MAX);
+        if index > self.piece.index {
+            let done = std::mem::replace(&mut self.piece, piece(index));
+            // Without anyone to take it the run is over.
+            let _ = self.out.send(done);
+        }
+    }
+
+    /// Requests that ended while the window was open, and the processor time they took.
+    pub(crate) fn used(&mut self, cpu_nanos: u64) {
+        self.tally.cpu_nanos = cpu_nanos;
+    }
+
+    /// Hands over what is left.
+    pub(crate) fn finish(self) -> Tally {
+        let _ = self.out.send(self.piece);
+        self.tally
+    }
+
+    #[cold]
+    fn failed(&mut self, problem: Problem, due: u64, now: u64) {
+        self.piece.errors += 1;
+        let kind = match problem {
+            Problem::Failure(failure) => failure.to_string(),
+            Problem::Wrong(wrong) => {
+                self.tally.wrong_answers += 1;
+                self.tally.example.get_or_insert(wrong.detail);
+                wrong.kind
+            }
+            Problem::Timeout => {
+                // It would have taken at least as long; left out, a server that hangs would look fast.
+                self.latency(due, now);
+                "timeout".to_owned()
+            }
+        };
+        let errors = &mut self.tally.errors;
+        let known = errors.len() < MAX_KINDS || errors.contains_key(&kind);
+        *errors.entry(if known { kind } else { OTHER_ERRORS.to_owned() }).or_default() += 1;
+    }
+
+    fn latency(&mut self, due: u64, now: u64) {
+        self.piece.latency.saturating_record(now.saturating_sub(due).max(1));
+    }
+}
+
+fn piece(index: usize) -> Piece {
+    Piece { index, latency: histogram(), requests: 0, errors: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+
+    const WINDOW: Window = Window { open: SECOND, close: 3 * SECOND };
+
+    fn recorder() -> (Recorder, Receiver<Piece>) {
+        let (out, pieces) = channel();
+        (Recorder::new(WINDOW, true, out), pieces)
+    }
+
+    fn sent(due: u64) -> Sent {
+        Sent { due, free: 0, at: due + 10, items: 4 }
+    }
+
+    #[test]
+    fn the_warm_up_counts_for_the_rate_and_not_for_the_latency() {
+        let (mut recorder, _pieces) = recorder();
+        recorder.ended(&sent(0), SECOND - 1, Ok(()));
+        recorder.ended(&sent(SECOND - 1), SECOND, Ok(()));
+        recorder.ended(&sent(SECOND), SECOND + 5, Ok(()));
+        recorder.ended(&sent(3 * SECOND - 1), 3 * SECOND, Ok(()));
+        let tally = recorder.finish();
+        assert_eq!((tally.requests, tally.answered_in_window, tally.items_in_window), (2, 2, 8));
+        assert_eq!(tally.send_lag.len(), 2);
+    }
+
+    #[test]
+    fn seconds_are_handed_over_as_they_end() {
+        let (mut recorder, pieces) = recorder();
+        recorder.ended(&sent(SECOND), SECOND + 1000, Ok(()));
+        recorder.ended(&sent(SECOND), 2 * SECOND + 1, Err(Problem::Timeout));
+        recorder.finish();
+        let pieces: Vec<Piece> = pieces.iter().collect();
+        let seen: Vec<_> = pieces.iter().map(|piece| (piece.index, piece.requests, piece.errors)).collect();
+        assert_eq!(seen, [(0, 1, 0), (1, 1, 1)]);
+        assert!(pieces[1].latency.max() >= SECOND, "a timeout is in the latency");
+    }
+
+    #[test]
+    fn what_is_given_up_shows_in_the_latency() {
+        let (mut recorder, pieces) = recorder();
+        recorder.unanswered(SECOND - 1, 9 * SECOND);
+        recorder.unanswered(2 * SECOND, 9 * SECOND);
+        assert_eq!(recorder.finish().unanswered, 1);
+        assert!(pieces.recv().unwrap().latency.max() >= 7 * SECOND);
+    }
+
+    #[test]
+    fn errors_are_counted_by_kind_and_kinds_are_bounded() {
+        let (mut recorder, _pieces) = recorder();
+        for kind in 0..2 * MAX_KINDS {
+            let failure = Failure::Failed(format!("status {kind}"));
+            recorder.ended(&sent(SECOND), SECOND, Err(Problem::Failure(failure)));
+        }
+        let wrong = Wrong { kind: "wrong answer: y".to_owned(), detail: "y is 1".to_owned() };
+        recorder.ended(&sent(SECOND), SECOND, Err(Problem::Wrong(wrong)));
+        let tally = recorder.finish();
+        assert_eq!(tally.errors.len(), MAX_KINDS + 1);
+        assert_eq!(tally.errors.values().sum::<u64>(), 2 * MAX_KINDS as u64 + 1);
+        assert_eq!((tally.wrong_answers, tally.example.as_deref()), (1, Some("y is 1")));
+    }
+}

@@ -1,0 +1,144 @@
+//! What is sent: requests prepared once, and which of them comes next.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::arrivals::{Share, mixed};
+use crate::expect::Expected;
+
+/// A request as its transport writes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    /// A whole HTTP/1.1 request, or a framed gRPC message.
+    pub(crate) bytes: Bytes,
+    /// Bytes of its body alone.
+    pub(crate) body_bytes: usize,
+    /// Items in it: its batch size.
+    pub(crate) items: u64,
+    /// The answer it should have.
+    pub(crate) expected: Option<Arc<Expected>>,
+}
+
+/// The requests of one model.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelRequests {
+    /// `NAME` or `NAME:VERSION`.
+    pub(crate) model: String,
+    /// The share of requests that go to it, from 0 to 1.
+    pub(crate) share: f64,
+    /// Sent in this order, again and again; at least one.
+    pub(crate) requests: Vec<Prepared>,
+}
+
+/// Everything that is sent; at least one model.
+#[derive(Clone, Debug)]
+pub(crate) struct Workload {
+    pub(crate) models: Vec<ModelRequests>,
+}
+
+impl Workload {
+    /// The request at `place`.
+    pub(crate) fn request(&self, place: Place) -> &Prepared {
+        &self.models[place.model].requests[place.request]
+    }
+
+    /// Bytes of a body, the mean over those sent.
+    #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 bytes")]
+    pub(crate) fn mean_bytes(&self) -> f64 {
+        let mean = |model: &ModelRequests| {
+            let bytes: usize = model.requests.iter().map(|request| request.body_bytes).sum();
+            model.share * bytes as f64 / model.requests.len() as f64
+        };
+        self.models.iter().map(mean).sum()
+    }
+}
+
+/// Which request, of which model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    model: usize,
+    request: usize,
+}
+
+/// One thread's choice of the next request.
+#[derive(Debug)]
+pub(crate) struct Picker {
+    workload: Arc<Workload>,
+    random: fastrand::Rng,
+    /// The next request of each model.
+    places: Vec<usize>,
+    stride: usize,
+}
+
+impl Picker {
+    /// The choice of one of several threads; each model's requests are dealt to the threads in turn.
+    pub(crate) fn new(workload: Arc<Workload>, share: Share, seed: u64) -> Picker {
+        let places = vec![share.lane; workload.models.len()];
+        let random = fastrand::Rng::with_seed(mixed(seed, share.lane as u64));
+        Picker { workload, random, places, stride: share.lanes }
+    }
+
+    /// The next request: of a model chosen at random by its share, and of that model the next in turn.
+    pub(crate) fn next(&mut self) -> Place {
+        let model = if self.workload.models.len() == 1 { 0 } else { self.model() };
+        let request = self.places[model] % self.workload.models[model].requests.len();
+        self.places[model] = request + self.stride;
+        Place { model, request }
+    }
+
+    fn model(&mut self) -> usize {
+        let mut point = self.random.f64();
+        let passed = self.workload.models.iter().position(|model| {
+            point -= model.share;
+            point < 0.0
+        });
+        // Shares that add up to a little less than 1 leave a rest for the last.
+        passed.unwrap_or(self.workload.models.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workload(shares: &[(f64, usize)]) -> Arc<Workload> {
+        let request = |model, item| Prepared {
+            bytes: Bytes::from(format!("{model}{item}")),
+            body_bytes: 10,
+            items: 1,
+            expected: None,
+        };
+        let models = shares.iter().enumerate().map(|(model, (share, count))| ModelRequests {
+            model: model.to_string(),
+            share: *share,
+            requests: (0..*count).map(|item| request(model, item)).collect(),
+        });
+        Arc::new(Workload { models: models.collect() })
+    }
+
+    #[test]
+    fn the_requests_of_a_model_come_in_turn_over_the_threads() {
+        let workload = workload(&[(1.0, 4)]);
+        let picked = |lane| {
+            let mut picker = Picker::new(workload.clone(), Share { lane, lanes: 2 }, 1);
+            (0..3).map(|_| workload.request(picker.next()).bytes.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(picked(0), ["00", "02", "00"]);
+        assert_eq!(picked(1), ["01", "03", "01"]);
+    }
+
+    #[test]
+    fn models_are_asked_by_their_shares() {
+        let workload = workload(&[(0.75, 2), (0.25, 2)]);
+        let mut picker = Picker::new(workload, Share { lane: 0, lanes: 1 }, 1);
+        let first = (0..40_000).filter(|_| picker.next().model == 0).count();
+        // Five deviations of a binomial count are 433.
+        assert!(first.abs_diff(30_000) < 440, "{first}");
+    }
+
+    #[test]
+    fn the_mean_body_is_weighted() {
+        assert!((workload(&[(0.75, 2), (0.25, 1)]).mean_bytes() - 10.0).abs() < 1e-9);
+    }
+}
