@@ -89,7 +89,7 @@ fn command(workspace: &Workspace, load: &Load<'_>, out: &Path) -> Command {
         .arg("--input")
         .arg(&load.exchange.request)
         .args(["--concurrency", &load.concurrency.to_string()])
-        .args(["--duration", &load.seconds.to_string(), "--warmup", "0", "--repeats", "1"])
+        .args(["--duration", &load.seconds.to_string(), "--warmup", "0", "--repeats", "1", "--quiet"])
         .arg("--json")
         .arg(out);
     if load.verified {
