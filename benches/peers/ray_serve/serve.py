@@ -26,6 +26,8 @@ class Mlp:
         return v2.run(self.model, batch)
 
     async def __call__(self, http: Request) -> Response:
+        if http.method != "POST" or http.url.path != v2.PATH:
+            return Response(status_code=404)
         try:
             request = orjson.loads(await http.body())
             tensor = v2.decode(request)
@@ -38,7 +40,7 @@ class Mlp:
 if __name__ == "__main__":
     ray.init(num_cpus=v2.CORES, include_dashboard=False, _node_ip_address="127.0.0.1")
     serve.start(http_options={"host": "127.0.0.1", "port": v2.PORT})
-    serve.run(Mlp.bind(), route_prefix=v2.PATH)
+    serve.run(Mlp.bind(), route_prefix=f"/v2/models/{v2.MODEL}")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     serve.shutdown()
     ray.shutdown()
