@@ -99,9 +99,18 @@ struct Sending<'a> {
     directory: &'a Path,
 }
 
+/// One load: what the generator says of it, and what the processor did meanwhile.
+#[derive(Debug)]
+struct Measured {
+    sent: Sent,
+    /// Of all processes of the server.
+    cpu_micros: Option<f64>,
+    /// What neither the server nor the generator used, of all that there was.
+    others: Option<f64>,
+}
+
 impl Sending<'_> {
-    /// Sends load, and tells the processor time that the server used meanwhile, in microseconds.
-    fn send(&self, concurrency: usize, seconds: u32) -> Result<(Sent, Option<f64>)> {
+    fn send(&self, concurrency: usize, seconds: u32) -> Result<Measured> {
         let load = Load {
             url: &self.served.url,
             protocol: self.peer.protocol,
@@ -111,28 +120,40 @@ impl Sending<'_> {
             seconds,
         };
         let out = self.directory.join(format!("{}-{concurrency}.json", self.peer.name));
-        let before = self.cpu_micros();
+        let (before, machine_before) = (self.cpu_micros(), process_tree::machine());
         let sent = generator::send(self.workspace, &load, &out)?;
-        Ok((sent, self.cpu_micros().zip(before).map(|(after, before)| after - before)))
+        let (after, machine_after) = (self.cpu_micros(), process_tree::machine());
+        let cpu_micros = after.zip(before).map(|(after, before)| float(after.saturating_sub(before)));
+        // What a server that was started elsewhere uses is not known, so neither is what others do.
+        let ours = cpu_micros.map(|server| server + sent.generator_cpu_micros * float(sent.requests));
+        let others = ours.zip(machine_after.zip(machine_before)).map(|(ours, (after, before))| {
+            let busy = float(after.busy_micros.saturating_sub(before.busy_micros));
+            let all = float(after.all_micros.saturating_sub(before.all_micros));
+            ((busy - ours) / all).max(0.0)
+        });
+        Ok(Measured { sent, cpu_micros, others })
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a processor time below 285 years is exact")]
-    fn cpu_micros(&self) -> Option<f64> {
-        let running = self.served.running.as_ref()?;
-        Some(process_tree::cpu_micros(&running.processes()) as f64)
+    fn cpu_micros(&self) -> Option<u64> {
+        Some(process_tree::cpu_micros(&self.served.running.as_ref()?.processes()))
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "times below 285 years and counts below 2^53 are exact")]
+fn float(whole: u64) -> f64 {
+    whole as f64
+}
+
 /// The medians of the repeats of one load.
-#[expect(clippy::cast_precision_loss, reason = "a count of requests below 2^53 is exact")]
 fn loaded(sending: &Sending<'_>, args: &Args, concurrency: usize) -> Result<Loaded> {
     let mut runs = Vec::new();
     for _ in 0..args.repeats.get() {
         runs.push(sending.send(concurrency, args.seconds.get())?);
     }
-    let of = |figure: fn(&Sent) -> f64| median(runs.iter().map(|(sent, _)| figure(sent)));
+    let of = |figure: fn(&Sent) -> f64| median(runs.iter().map(|run| figure(&run.sent)));
     let cpu: Option<Vec<f64>> =
-        runs.iter().map(|(sent, cpu)| Some(cpu.as_ref()? / sent.requests.max(1) as f64)).collect();
+        runs.iter().map(|run| Some(run.cpu_micros? / float(run.sent.requests.max(1)))).collect();
+    let others: Option<Vec<f64>> = runs.iter().map(|run| run.others).collect();
     Ok(Loaded {
         concurrency,
         requests_per_second: of(|sent| sent.per_second),
@@ -140,8 +161,9 @@ fn loaded(sending: &Sending<'_>, args: &Args, concurrency: usize) -> Result<Load
         p99_micros: of(|sent| sent.p99_micros),
         cpu_micros_per_request: cpu.map(median),
         generator_cpu_micros_per_request: of(|sent| sent.generator_cpu_micros),
-        requests: runs.iter().map(|(sent, _)| sent.requests).sum(),
-        failed: runs.iter().map(|(sent, _)| sent.failed).sum(),
-        error: runs.iter().find_map(|(sent, _)| sent.error.clone()),
+        others: others.map(median),
+        requests: runs.iter().map(|run| run.sent.requests).sum(),
+        failed: runs.iter().map(|run| run.sent.failed).sum(),
+        error: runs.iter().find_map(|run| run.sent.error.clone()),
     })
 }

@@ -47,6 +47,27 @@ pub(super) fn memory_bytes(processes: &[Process]) -> u64 {
     processes.iter().filter_map(|process| of(process.pid)).sum::<u64>() * 1024
 }
 
+/// Processor time of the whole machine until now, in microseconds: what was worked, and all that there was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Machine {
+    pub(super) busy_micros: u64,
+    pub(super) all_micros: u64,
+}
+
+/// Reads what the whole machine worked until now.
+pub(super) fn machine() -> Option<Machine> {
+    parse_machine(&fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq and steal.
+fn parse_machine(stat: &str) -> Option<Machine> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let ticks: Vec<u64> = line.split_whitespace().take(8).map_while(|tick| tick.parse().ok()).collect();
+    let all: u64 = ticks.iter().sum();
+    let idle = ticks.get(3)? + ticks.get(4)?;
+    Some(Machine { busy_micros: (all - idle) * TICK_MICROS, all_micros: all * TICK_MICROS })
+}
+
 /// Reads `/proc/PID/stat`, whose second field, the name, may hold spaces and parentheses.
 fn parse(stat: &str) -> Option<Process> {
     let (pid, _) = stat.split_once(' ')?;
@@ -113,6 +134,13 @@ mod tests {
     #[test]
     fn a_circle_of_parents_ends() {
         assert_eq!(below(1, &[process(1, 2, 0), process(2, 1, 0)]).len(), 2);
+    }
+
+    #[test]
+    fn the_machine_is_busy_when_it_neither_idles_nor_waits() {
+        let stat = "cpu  10 1 5 70 4 1 1 8 99 99\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(parse_machine(stat), Some(Machine { busy_micros: 260_000, all_micros: 1_000_000 }));
+        assert_eq!(parse_machine("cpu0 1 2 3 4 5 6 7 8\n"), None);
     }
 
     #[test]

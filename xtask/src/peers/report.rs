@@ -71,6 +71,8 @@ pub(super) struct Loaded {
     /// Processor time of all processes of the server for each request.
     pub(super) cpu_micros_per_request: Option<f64>,
     pub(super) generator_cpu_micros_per_request: f64,
+    /// What other programs used of the machine meanwhile, from 0 to 1: such figures are too low.
+    pub(super) others: Option<f64>,
     pub(super) requests: u64,
     pub(super) failed: u64,
     /// The most frequent failure.
@@ -115,6 +117,11 @@ impl Row {
 }
 
 impl Figures {
+    /// The most that other programs used of the machine during a load, from 0 to 1.
+    pub(super) fn others(&self) -> Option<f64> {
+        self.loads.iter().filter_map(|load| load.others).max_by(f64::total_cmp)
+    }
+
     pub(super) fn failed(&self) -> u64 {
         self.loads.iter().map(|load| load.failed).sum()
     }
@@ -135,6 +142,9 @@ impl fmt::Display for Row {
             )?;
             if let Some(cpu) = load.cpu_micros_per_request {
                 write!(f, ", {cpu:.0} µs CPU a request")?;
+            }
+            if let Some(others @ 0.05..) = load.others {
+                write!(f, ", {:.0} % of the machine used by others", others * 100.0)?;
             }
             if let (failed @ 1.., Some(error)) = (load.failed, &load.error) {
                 write!(f, ", {failed} of {} failed: {error}", load.requests)?;

@@ -10,6 +10,7 @@ pub(super) fn markdown(report: &Report) -> String {
     let throughput = |load: &Loaded| grouped(load.requests_per_second);
     let latency = |load: &Loaded| format!("{} / {}", millis(load.p50_micros), millis(load.p99_micros));
     let cpu = |load: &Loaded| load.cpu_micros_per_request.map_or_else(dash, grouped);
+    let others = |row: &Figures| row.others().map_or_else(dash, |share| format!("{:.0} %", share * 100.0));
     let failed = |row: &Figures| grouped_count(row.failed());
     let memory = |row: &Figures| row.resident_bytes.map_or_else(dash, mebibytes);
     let ready = |row: &Figures| row.ready_after_seconds.map_or_else(dash, |after| format!("{after:.2}"));
@@ -20,7 +21,7 @@ pub(super) fn markdown(report: &Report) -> String {
         }
         text += &one_table(report, &concurrencies, title, cell, more);
     };
-    table("Requests per second", &throughput, &[("failed requests", &failed)]);
+    table("Requests per second", &throughput, &[("failed requests", &failed), ("used by others", &others)]);
     table("Latency, p50 / p99, ms", &latency, &[]);
     table(
         "CPU time per request, all processes, µs",
@@ -168,6 +169,7 @@ pub(super) mod tests {
             p99_micros: 12_345.0,
             cpu_micros_per_request: Some(41.6),
             generator_cpu_micros_per_request: 10.0,
+            others: Some(0.125),
             requests: 100,
             failed: 0,
             error: None,
@@ -205,10 +207,10 @@ pub(super) mod tests {
     fn each_server_is_a_row_and_each_concurrency_a_column() {
         let text = markdown(&report());
         let table = "\
-| Requests per second | 1 in flight | 8 in flight | failed requests |
-|---|--:|--:|--:|
-| **Volley** | 15,234 | 1,000 | 0 |
-| mosec | – | 9 | 1,200 |
+| Requests per second | 1 in flight | 8 in flight | failed requests | used by others |
+|---|--:|--:|--:|--:|
+| **Volley** | 15,234 | 1,000 | 0 | 12 % |
+| mosec | – | 9 | 1,200 | 12 % |
 
 | Latency, p50 / p99, ms | 1 in flight | 8 in flight |
 |---|--:|--:|
