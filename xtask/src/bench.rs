@@ -135,7 +135,7 @@ fn commit(workspace: &Workspace) -> String {
 }
 
 /// The middle of `values`; between two of them when their number is even.
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     match values.len() {

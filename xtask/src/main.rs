@@ -1,10 +1,11 @@
-//! The repository's own chores: test, models, bench.
+//! The repository's own chores: test, models, bench, peers.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a command talks on its standard output")]
 
 mod bench;
 mod child;
 mod models;
+mod peers;
 mod python;
 mod tally;
 mod test;
@@ -32,6 +33,8 @@ enum Chore {
     Models(models::Args),
     /// Measure the release build (Linux).
     Bench(bench::Args),
+    /// Measure the release build beside other model servers (Linux).
+    Peers(peers::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Chore::Test(args) => test::run(&workspace, &args),
         Chore::Models(args) => models::run(&workspace, &args),
         Chore::Bench(args) => bench::run(&workspace, &args),
+        Chore::Peers(args) => peers::run(&workspace, &args),
     });
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

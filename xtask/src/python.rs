@@ -1,4 +1,4 @@
-//! The virtual environment in which the Python programs of this repository run.
+//! Virtual environments: the one in which the Python programs of this repository run, and those of other servers.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -10,16 +10,30 @@ use anyhow::{Context as _, Result, ensure};
 use crate::child;
 use crate::workspace::Workspace;
 
-/// What the environment holds.
+/// What the environment of this repository's programs holds.
 const REQUIREMENTS: &str = "clients/python/requirements.txt";
 
-/// The interpreter of the environment, which is made first if it is not there.
+/// The interpreter of the environment of this repository's programs, which is made first if it is not there.
 ///
 /// # Errors
 /// When there is no Python 3 that can make environments, or a requirement cannot be installed.
 pub(crate) fn interpreter(workspace: &Workspace) -> Result<PathBuf> {
-    let requirements = workspace.root.join(REQUIREMENTS);
-    let wanted = fs::read(&requirements).with_context(|| format!("cannot read {REQUIREMENTS}"))?;
+    Ok(interpreter_in(&environment(workspace, Path::new(REQUIREMENTS))?))
+}
+
+/// The directory of the programs in the environment that holds `requirements`, a file of the checkout; it is made
+/// first if it is not there.
+///
+/// # Errors
+/// As [`interpreter`].
+pub(crate) fn programs(workspace: &Workspace, requirements: &Path) -> Result<PathBuf> {
+    Ok(environment(workspace, requirements)?.join("bin"))
+}
+
+fn environment(workspace: &Workspace, requirements: &Path) -> Result<PathBuf> {
+    let requirements = workspace.root.join(requirements);
+    let wanted =
+        fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
     let environments = cache()?.join("python");
     fs::create_dir_all(&environments)
         .with_context(|| format!("cannot create {}; set VOLLEY_CACHE", environments.display()))?;
@@ -32,7 +46,7 @@ pub(crate) fn interpreter(workspace: &Workspace) -> Result<PathBuf> {
         make(&environment, &requirements)?;
         File::create(&complete)?;
     }
-    Ok(interpreter_in(&environment))
+    Ok(environment)
 }
 
 /// The directory that outlives checkouts: `$VOLLEY_CACHE`, else the user's cache directory.
@@ -76,7 +90,7 @@ fn make(environment: &Path, requirements: &Path) -> Result<()> {
         .context("cannot make the Python environment")?;
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
     child::run(Command::new(interpreter_in(environment)).args(pip).arg(requirements))
-        .with_context(|| format!("cannot install {REQUIREMENTS}"))
+        .with_context(|| format!("cannot install {}", requirements.display()))
 }
 
 fn interpreter_in(environment: &Path) -> PathBuf {
