@@ -19,6 +19,8 @@ use crate::workspace::Workspace;
 
 /// Seconds of load before anything is measured: caches, lazy imports, pools of threads.
 const WARM_UP: u32 = 3;
+/// How long the last connections of a server that has ended may take to close.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// Measures `peer`. What keeps it from being measured is the row's outcome.
 pub(super) fn measure(workspace: &Workspace, args: &Args, exchange: &Exchange, peer: &Peer) -> Row {
@@ -49,7 +51,7 @@ fn figures(workspace: &Workspace, args: &Args, exchange: &Exchange, peer: &Peer)
     let ready_after_seconds = served.ready_after.map(|after| after.as_secs_f64());
     drop(served);
     for port in place.ports {
-        running::ensure_free(port)?;
+        running::ensure_free(port, CLOSING)?;
     }
     Ok(Figures { ready_after_seconds, resident_bytes, loads })
 }

@@ -166,12 +166,15 @@ pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     Ok(ports)
 }
 
-/// Makes sure that a server has let go of `port`, so that the next measurement meets no remains of it.
-pub(super) fn ensure_free(port: u16) -> Result<()> {
-    ensure!(
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok(),
-        "port {port} is still in use after the server on it was ended"
-    );
+/// Makes sure that a server has let go of `port`, so that the next measurement meets no remains of it. Its last
+/// connections may take as long as `patience` to close.
+#[expect(clippy::disallowed_methods, reason = "a port can only be tried again")]
+pub(super) fn ensure_free(port: u16, patience: Duration) -> Result<()> {
+    let started = Instant::now();
+    while TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
+        ensure!(started.elapsed() < patience, "port {port} is still in use after the server on it was ended");
+        std::thread::sleep(ASK_EVERY);
+    }
     Ok(())
 }
 
@@ -229,9 +232,9 @@ mod tests {
     fn a_port_in_use_is_not_free() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert!(ensure_free(port).is_err());
+        assert!(ensure_free(port, Duration::ZERO).is_err());
         drop(listener);
-        ensure_free(port).unwrap();
+        ensure_free(port, Duration::ZERO).unwrap();
         let [first, second] = free_ports().unwrap();
         assert_ne!(first, second);
     }
