@@ -12,6 +12,8 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+#[allow(dead_code)]
+mod batcher;
 pub mod classification;
 pub mod config;
 pub mod current_request;

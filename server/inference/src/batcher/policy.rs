@@ -1,0 +1,51 @@
+//! What `dynamic_batching` and `ModelQueuePolicy` ask for, resolved.
+
+use std::time::{Duration, Instant};
+
+/// How requests become batches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BatchPolicy {
+    /// Items in a batch at most, at least 1.
+    pub(crate) max_batch_size: u64,
+    /// Whether requests are put together at all; else each runs alone, whatever its size.
+    pub(crate) merges: bool,
+    /// Sizes worth waiting for, ascending.
+    pub(crate) preferred: Vec<u64>,
+    /// How long a request may wait for company, at most.
+    pub(crate) max_delay: Duration,
+    /// By priority, the highest first; at least one.
+    pub(crate) levels: Vec<QueuePolicy>,
+}
+
+/// What holds for the requests of one priority.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct QueuePolicy {
+    /// Requests that may wait; `None` is as many as the server's own limit.
+    pub(crate) max_queue_size: Option<usize>,
+    pub(crate) default_timeout: Option<Duration>,
+    pub(crate) allow_timeout_override: bool,
+    pub(crate) timeout_action: TimeoutAction,
+}
+
+/// What happens to a request that has waited for too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum TimeoutAction {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It is served after all those that have not.
+    Delay,
+}
+
+impl QueuePolicy {
+    /// When a request that came at `queued` and asks for `timeout` has waited for too long. A request may
+    /// only shorten a timeout that there is.
+    pub(crate) fn deadline(&self, queued: Instant, timeout: Option<Duration>) -> Option<Instant> {
+        let default = self.default_timeout?;
+        let allowed = match timeout {
+            Some(timeout) if self.allow_timeout_override => default.min(timeout),
+            _ => default,
+        };
+        queued.checked_add(allowed)
+    }
+}

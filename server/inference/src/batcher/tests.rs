@@ -1,0 +1,316 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn policy(max_batch_size: u64) -> BatchPolicy {
+    BatchPolicy {
+        max_batch_size,
+        merges: true,
+        preferred: Vec::new(),
+        max_delay: Duration::ZERO,
+        levels: vec![QueuePolicy::default()],
+    }
+}
+
+/// A batcher and a clock that the test moves.
+struct Bench {
+    batcher: Batcher<u32>,
+    now: Instant,
+    next_id: u32,
+}
+
+impl Bench {
+    fn new(policy: BatchPolicy) -> Bench {
+        Bench { batcher: Batcher::new(policy, 0), now: Instant::now(), next_id: 0 }
+    }
+
+    /// A clock at which company is expected: a stream of requests has just gone through.
+    fn busy(policy: BatchPolicy) -> Bench {
+        let mut bench = Bench::new(policy);
+        for _ in 0..50 {
+            bench.batcher.arrivals.arrived(bench.now);
+            bench.now += Duration::from_micros(10);
+        }
+        bench.batcher.arrivals.left(50, bench.now);
+        bench
+    }
+
+    fn push_at(&mut self, level: usize, rows: u64, shape_key: u64, timeout: Option<Duration>) -> u32 {
+        let deadline = self.batcher.policy.levels[level].deadline(self.now, timeout);
+        let id = self.next_id;
+        let waiting = Waiting { rows, shape_key, level, queued: self.now, deadline, request: id };
+        self.batcher.push(waiting, self.now).unwrap();
+        self.next_id += 1;
+        id
+    }
+
+    fn push(&mut self, rows: u64) -> u32 {
+        self.push_at(0, rows, 0, None)
+    }
+
+    #[track_caller]
+    fn executes(&mut self, expected: &[u32]) {
+        assert_eq!(self.batcher.next(self.now), Next::Execute(expected.to_vec()));
+        self.batcher.answered(expected.len(), self.now);
+    }
+
+    #[track_caller]
+    fn waits_for(&mut self, delay: Duration) {
+        assert_eq!(self.batcher.next(self.now), Next::WaitUntil(self.now + delay));
+    }
+}
+
+#[test]
+fn without_a_delay_what_waits_runs_at_once_up_to_the_maximum() {
+    let mut bench = Bench::busy(policy(8));
+    assert_eq!(bench.batcher.next(bench.now), Next::WaitForRequest);
+    (0..3).for_each(|_| drop(bench.push(3)));
+    bench.executes(&[0, 1]);
+    bench.executes(&[2]);
+    bench.push(8);
+    bench.push(1);
+    bench.executes(&[3]);
+    bench.executes(&[4]);
+}
+
+#[test]
+fn requests_that_may_not_be_merged_run_alone() {
+    let mut bench = Bench::busy(BatchPolicy { merges: false, max_delay: millis(5), ..policy(8) });
+    bench.push(1);
+    bench.push(1);
+    bench.executes(&[0]);
+    bench.executes(&[1]);
+}
+
+#[test]
+fn another_shape_ends_the_batch_and_its_wait() {
+    let mut bench = Bench::busy(BatchPolicy { max_delay: millis(5), ..policy(8) });
+    bench.push_at(0, 1, 7, None);
+    bench.push_at(0, 1, 7, None);
+    bench.waits_for(millis(5));
+    bench.push_at(0, 1, 9, None);
+    bench.executes(&[0, 1]);
+    bench.waits_for(millis(5));
+}
+
+#[test]
+fn a_preferred_size_is_sent_exactly_and_the_rest_waits() {
+    let preferred = BatchPolicy { preferred: vec![4, 6], max_delay: millis(5), ..policy(8) };
+    let mut bench = Bench::busy(preferred);
+    (0..5).for_each(|_| drop(bench.push(1)));
+    bench.executes(&[0, 1, 2, 3]);
+    bench.waits_for(millis(5));
+    bench.now += millis(5);
+    bench.executes(&[4]);
+    (0..7).for_each(|_| drop(bench.push(1)));
+    bench.executes(&[5, 6, 7, 8, 9, 10]);
+    bench.now += millis(5);
+    bench.executes(&[11]);
+    bench.push(3);
+    bench.push(4);
+    bench.executes(&[12, 13]); // no prefix has a preferred size, and the largest is passed
+}
+
+#[test]
+fn the_delay_counts_from_the_oldest_and_ends_when_the_batch_is_full() {
+    let mut bench = Bench::busy(BatchPolicy { max_delay: millis(5), ..policy(4) });
+    bench.push(1);
+    bench.now += millis(2);
+    bench.push(1);
+    bench.waits_for(millis(3));
+    bench.push(2);
+    bench.executes(&[0, 1, 2]);
+    bench.push(1);
+    bench.now += millis(5);
+    bench.executes(&[3]);
+}
+
+#[test]
+fn a_lone_client_never_pays_the_delay() {
+    let mut bench = Bench::new(BatchPolicy { max_delay: millis(500), ..policy(8) });
+    for _ in 0..100 {
+        let id = bench.push(1);
+        bench.now += Duration::from_micros(80);
+        bench.executes(&[id]);
+        bench.now += Duration::from_micros(20);
+    }
+}
+
+#[test]
+fn higher_priorities_run_first_and_share_a_batch_with_lower_ones() {
+    let levels = vec![QueuePolicy::default(); 3];
+    let mut bench = Bench::new(BatchPolicy { levels, ..policy(3) });
+    for level in [2, 1, 0, 1, 0] {
+        bench.push_at(level, 1, 0, None);
+    }
+    bench.executes(&[2, 4, 1]);
+    bench.executes(&[3, 0]);
+}
+
+#[test]
+fn a_level_that_is_full_hands_the_request_back() {
+    let levels = vec![QueuePolicy { max_queue_size: Some(1), ..QueuePolicy::default() }, QueuePolicy::default()];
+    let mut bench = Bench::new(BatchPolicy { levels, ..policy(8) });
+    bench.push_at(0, 1, 0, None);
+    bench.push_at(1, 1, 0, None);
+    let waiting =
+        Waiting { rows: 1, shape_key: 0, level: 0, queued: bench.now, deadline: None, request: 99 };
+    let (full, back) = bench.batcher.push(waiting, bench.now).unwrap_err();
+    assert_eq!((full, back.request), (LevelFull { capacity: 1 }, 99));
+    bench.executes(&[0, 1]);
+}
+
+#[test]
+fn what_has_waited_for_too_long_is_refused_or_served_last() {
+    let timed = |timeout_action| QueuePolicy {
+        default_timeout: Some(millis(10)),
+        allow_timeout_override: true,
+        timeout_action,
+        ..QueuePolicy::default()
+    };
+    let levels = vec![timed(TimeoutAction::Delay), timed(TimeoutAction::Reject)];
+    let mut bench = Bench::new(BatchPolicy { levels, ..policy(2) });
+    let delayed = bench.push_at(0, 1, 0, Some(millis(3)));
+    let rejected = bench.push_at(1, 1, 0, Some(millis(3)));
+    let patient = bench.push_at(1, 1, 0, Some(millis(99))); // may only be shortened
+    assert_eq!(bench.batcher.expire(bench.now + millis(2)), [0_u32; 0]);
+    bench.now += millis(3);
+    assert_eq!(bench.batcher.expire(bench.now), [rejected]);
+    let fresh = bench.push_at(0, 1, 0, None);
+    bench.executes(&[fresh, patient]);
+    bench.executes(&[delayed]);
+    let late = bench.push_at(1, 1, 0, None);
+    bench.now += millis(10);
+    assert_eq!(bench.batcher.expire(bench.now), [late]);
+}
+
+#[test]
+fn a_timeout_may_only_shorten_one_that_is_there() {
+    let now = Instant::now();
+    let policy = |default_timeout, allow_timeout_override| QueuePolicy {
+        default_timeout,
+        allow_timeout_override,
+        ..QueuePolicy::default()
+    };
+    assert_eq!(policy(None, true).deadline(now, Some(millis(1))), None);
+    assert_eq!(policy(Some(millis(5)), false).deadline(now, Some(millis(1))), Some(now + millis(5)));
+    assert_eq!(policy(Some(millis(5)), true).deadline(now, Some(millis(1))), Some(now + millis(1)));
+    assert_eq!(policy(Some(millis(5)), true).deadline(now, Some(millis(9))), Some(now + millis(5)));
+}
+
+#[test]
+fn a_held_batcher_starts_once_enough_wait() {
+    let mut bench = Bench::new(policy(8));
+    bench.batcher.held_until = 3;
+    bench.push(1);
+    bench.push(1);
+    assert_eq!(bench.batcher.next(bench.now), Next::WaitForRequest);
+    bench.push(1);
+    bench.executes(&[0, 1, 2]);
+    bench.push(1);
+    bench.executes(&[3]);
+}
+
+/// Something that happens to a batcher.
+#[derive(Clone, Debug)]
+enum Event {
+    Push { level: usize, rows: u64, shape_key: u64, timeout_ms: Option<u64> },
+    Pass { micros: u64 },
+    Ask,
+    Die { one_in: u32 },
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        4 => (0..2_usize, 1..6_u64, 0..2_u64, proptest::option::of(0..4_u64)).prop_map(
+            |(level, rows, shape_key, timeout_ms)| Event::Push { level, rows, shape_key, timeout_ms }
+        ),
+        2 => (0..3000_u64).prop_map(|micros| Event::Pass { micros }),
+        3 => Just(Event::Ask),
+        1 => (2..5_u32).prop_map(|one_in| Event::Die { one_in }),
+    ];
+    proptest::collection::vec(event, 0..120)
+}
+
+fn policies() -> impl Strategy<Value = BatchPolicy> {
+    let level = (any::<bool>(), proptest::option::of(1..4_u64)).prop_map(|(reject, timeout)| QueuePolicy {
+        max_queue_size: None,
+        default_timeout: timeout.map(millis),
+        allow_timeout_override: true,
+        timeout_action: if reject { TimeoutAction::Reject } else { TimeoutAction::Delay },
+    });
+    (1..9_u64, proptest::collection::vec(1..9_u64, 0..3), 0..3_u64, [level.clone(), level], any::<bool>()).prop_map(
+        |(max_batch_size, mut preferred, delay, levels, merges)| {
+            preferred.retain(|size| *size <= max_batch_size);
+            preferred.sort_unstable();
+            preferred.dedup();
+            let max_delay = millis(delay);
+            BatchPolicy { max_batch_size, merges, preferred, max_delay, levels: levels.to_vec() }
+        },
+    )
+}
+
+proptest! {
+    /// Nothing is lost, nothing comes out twice, no batch is over the limit or of two shapes, what is of one
+    /// level and did not expire keeps its order, and nobody waits beyond the delay while an instance asks.
+    #[test]
+    fn the_laws_hold(policy in policies(), events in events()) {
+        let max = policy.max_batch_size;
+        let (merges, max_delay) = (policy.merges, policy.max_delay);
+        let mut bench = Bench::new(policy);
+        let mut pushed: Vec<(usize, u64, u64, Instant)> = Vec::new();
+        let mut out: Vec<u32> = Vec::new();
+        let mut last_in_time = [None::<u32>; 2];
+        let mut was_late = Vec::new();
+        for event in events {
+            match event {
+                Event::Push { level, rows, shape_key, timeout_ms } => {
+                    let rows = rows.min(max);
+                    bench.push_at(level, rows, shape_key, timeout_ms.map(millis));
+                    pushed.push((level, rows, shape_key, bench.now));
+                    was_late.push(false);
+                }
+                Event::Pass { micros } => bench.now += Duration::from_micros(micros),
+                Event::Die { one_in } => {
+                    out.extend(bench.batcher.take_dead(|id| id % one_in == 0, bench.now));
+                }
+                Event::Ask => {
+                    out.extend(bench.batcher.expire(bench.now));
+                    for level in &bench.batcher.levels {
+                        level.delayed.iter().for_each(|late| was_late[late.request as usize] = true);
+                    }
+                    match bench.batcher.next(bench.now) {
+                        Next::WaitForRequest => prop_assert_eq!(bench.batcher.len(), 0),
+                        Next::WaitUntil(until) => {
+                            prop_assert!(until > bench.now);
+                            for waiting in bench.batcher.in_order() {
+                                prop_assert!(bench.now < waiting.queued + max_delay);
+                            }
+                        }
+                        Next::Execute(batch) => {
+                            prop_assert!(!batch.is_empty());
+                            prop_assert!(merges || batch.len() == 1);
+                            let of = |id: &u32| pushed[*id as usize];
+                            prop_assert!(batch.iter().map(|id| of(id).1).sum::<u64>() <= max);
+                            prop_assert!(batch.iter().all(|id| of(id).2 == of(&batch[0]).2));
+                            for id in batch.iter().filter(|id| !was_late[**id as usize]) {
+                                let last = &mut last_in_time[of(id).0];
+                                prop_assert!(last.is_none_or(|last| last < *id), "{:?} before {}", last, id);
+                                *last = Some(*id);
+                            }
+                            bench.batcher.answered(batch.len(), bench.now);
+                            out.extend(batch);
+                        }
+                    }
+                }
+            }
+        }
+        out.extend(bench.batcher.take_all(bench.now));
+        out.sort_unstable();
+        prop_assert_eq!(out, (0..u32::try_from(pushed.len()).unwrap()).collect::<Vec<_>>());
+    }
+}
