@@ -1,32 +1,46 @@
-//! What does a queue cost a request when few or many wait, and when it is full?
+//! What do queueing and forming a batch cost a request when few or many wait, and when the queue is full?
 
-use inference::queue::{Queue, Refused};
+use std::time::{Duration, Instant};
+
+use inference::batcher::{BatchPolicy, Batcher, QueuePolicy, ShapeKey, Waiting};
+use inference::scheduler::{Batch, Refused, Scheduler};
 
 use crate::HotPath;
 
 /// How many wait.
 const WAITING: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 
+/// Requests that run together at most.
+const BATCH: usize = 32;
+
 /// What stands for a queued request: as large as one, so that it costs as much to move.
 type Item = [u64; 32];
 
-/// One in and one out at every length, and one turned away by a full queue. Whatever takes more than one
-/// item at a time belongs here, too, at the same lengths.
+/// At every length: one in and one out, a batch in and out, one that leaves from the middle, and one turned away.
 pub fn paths() -> Vec<HotPath> {
     let of = |waiting: usize| {
         [
             HotPath::new(format!("queue/push_pop/{waiting}"), move || {
-                let queue = filled(waiting, waiting + 1);
+                let scheduler = filled(waiting, waiting + 1, 1);
+                let mut batch = Batch::default();
+                move || exchange(&scheduler, &mut batch, 1)
+            }),
+            HotPath::new(format!("queue/batch_of_{BATCH}/{waiting}"), move || {
+                let scheduler = filled(waiting, waiting + BATCH, BATCH);
+                let mut batch = Batch::default();
+                move || exchange(&scheduler, &mut batch, BATCH)
+            }),
+            HotPath::new(format!("queue/leave/{waiting}"), move || {
+                let scheduler = filled(waiting, waiting + 1, 1);
                 move || {
-                    queue.push([1; 32]).expect("there is room for one more");
-                    queue.pop()
+                    let ticket = scheduler.push(request()).expect("there is room for one more");
+                    scheduler.remove(ticket)
                 }
             }),
             HotPath::new(format!("queue/refuse/{waiting}"), move || {
-                let queue = filled(waiting, waiting);
+                let scheduler = filled(waiting, waiting, 1);
                 move || {
-                    let refused = queue.push_or_purge([1; 32], |item| item[0] == 1);
-                    assert_eq!(refused, Err(Refused::Full));
+                    assert_eq!(scheduler.push(request()).err(), Some(Refused::Full { capacity: waiting }));
                 }
             }),
         ]
@@ -34,8 +48,33 @@ pub fn paths() -> Vec<HotPath> {
     WAITING.into_iter().flat_map(of).collect()
 }
 
-fn filled(waiting: usize, capacity: usize) -> Queue<Item> {
-    let queue = Queue::new(capacity);
-    (0..waiting).for_each(|_| queue.push([0; 32]).expect("it holds as many"));
-    queue
+/// Pushes `count` requests and takes out the next batch.
+fn exchange(scheduler: &Scheduler<Item>, batch: &mut Batch<Item>, count: usize) {
+    for _ in 0..count {
+        scheduler.push(request()).expect("there is room for as many");
+    }
+    let answered = batch.requests.len();
+    batch.requests.clear();
+    scheduler.next(answered, batch);
+}
+
+fn filled(waiting: usize, capacity: usize, max_batch_size: usize) -> Scheduler<Item> {
+    let policy = BatchPolicy {
+        max_batch_size: max_batch_size as u64,
+        merges: max_batch_size > 1,
+        preferred: vec![max_batch_size as u64],
+        max_delay: Duration::ZERO,
+        adaptive_delay: true,
+        levels: vec![QueuePolicy::default()],
+    };
+    let scheduler = Scheduler::new(Batcher::new(policy), capacity, 0);
+    for _ in 0..waiting {
+        scheduler.push(request()).expect("it holds as many");
+    }
+    scheduler
+}
+
+fn request() -> Waiting<Item> {
+    let queued = Instant::now();
+    Waiting { rows: 1, shape: ShapeKey::new(), level: 0, queued, deadline: None, request: [0; 32] }
 }

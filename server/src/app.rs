@@ -91,6 +91,7 @@ pub fn settings(config: &RepositoryConfig, acts_on_parameter: fn(&str) -> bool) 
         },
         cores: num_cpus::get(),
         default_queue_capacity: config.max_queue_size.get(),
+        held_until: config.delay_scheduler,
         acts_on_parameter,
     }
 }

@@ -83,7 +83,7 @@ pub struct TensorSignature {
 }
 
 /// An input of one execution.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct InstanceInput {
     /// Index of the input in the signature.
     pub index: usize,

@@ -1,26 +1,25 @@
-//! A thread that owns one instance: takes a request, runs it, records it, answers it.
+//! A thread that owns one instance: takes what may run together, runs it, records it, answers it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::slice;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use model::{InferError, ModelName, ModelVersion};
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 use smol_str::SmolStr;
-use tokio::sync::oneshot;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
-use crate::backend::{Execution, Instance, InstanceInput, InstanceOutput, LoadError, LoadedModel};
+use crate::backend::{Instance, LoadError, LoadedModel};
+use crate::batch::Gather;
 use crate::current_request;
-use crate::queue::Queue;
+use crate::execution::{Executed, Model, Outputs, Work};
+use crate::reply::Reply;
 use crate::request_check::RequestCheck;
-use crate::statistics::{Failure, Moments, Statistics};
-
-/// The outputs of one request, in the order it asked for.
-pub(crate) type Outputs = SmallVec<[InstanceOutput; 2]>;
+use crate::scheduler::{Batch, Scheduler};
+use crate::statistics::{Answered, Failure, Statistics};
 
 /// One request on its way through an instance.
 pub(crate) struct Job {
@@ -28,24 +27,12 @@ pub(crate) struct Job {
     pub(crate) request: Unanswered,
 }
 
-/// What an instance has to do.
-pub(crate) struct Work {
-    /// Inputs in the shapes the graph wants.
-    pub(crate) inputs: SmallVec<[InstanceInput; 2]>,
-    /// Indexes of the outputs to compute.
-    pub(crate) outputs: SmallVec<[usize; 4]>,
-    /// Items in the request's batch, at least 1.
-    pub(crate) rows: u64,
-    pub(crate) queued: Instant,
-}
-
 /// A request that has no answer yet.
 pub(crate) struct Unanswered {
     /// What the log calls it.
     pub(crate) id: SmolStr,
     pub(crate) arrived: Instant,
-    /// Dropped by the receiver when the client goes away: then nobody needs the answer.
-    pub(crate) reply: oneshot::Sender<Result<Outputs, InferError>>,
+    pub(crate) reply: Reply<Outputs>,
 }
 
 /// What the threads of one version share.
@@ -54,118 +41,198 @@ pub(crate) struct Shared {
     pub(crate) version: ModelVersion,
     pub(crate) model: Arc<dyn LoadedModel>,
     pub(crate) check: RequestCheck,
-    pub(crate) queue: Queue<Job>,
-    /// What each instance is at. Held to put a request in or to take it out: by its instance, which answers
-    /// it, or by a stop that cannot wait for that.
-    pub(crate) running: Box<[Mutex<Option<Unanswered>>]>,
+    pub(crate) scheduler: Scheduler<Job>,
+    /// What each instance is at. Held to put requests in or to take them out: by its instance, which answers
+    /// them, or by a stop that cannot wait for that.
+    pub(crate) running: Box<[Mutex<Vec<Unanswered>>]>,
     /// Threads that take requests.
     pub(crate) instances: AtomicUsize,
     /// Why the last of them has ended, when it did so before its time.
     pub(crate) failure: OnceLock<String>,
+    /// A batch has failed, and the log says so.
+    pub(crate) batch_failed: AtomicBool,
     pub(crate) statistics: Statistics,
 }
 
-/// Starts the thread of instance `index`; it ends when the queue is closed and empty.
+/// Starts the thread of instance `index`; it ends when the scheduler is closed and empty.
 pub(crate) fn start(shared: &Arc<Shared>, index: usize) -> Result<JoinHandle<()>, LoadError> {
     let instance = shared.model.instance()?;
-    let thread_shared = Arc::clone(shared);
+    let worker = Worker { shared: Arc::clone(shared), index, instance, gather: Gather::default() };
     Builder::new()
         .name(format!("{}_{index}", shared.name))
-        .spawn(move || serve(&thread_shared, index, instance))
+        .spawn(move || worker.serve())
         .map_err(|error| LoadError::Unsupported(format!("cannot start the thread of an instance: {error}")))
 }
 
-fn serve(shared: &Shared, index: usize, mut instance: Box<dyn Instance>) {
-    while let Some(Job { work, request }) = shared.queue.pop() {
-        if request.reply.is_closed() {
-            shared.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
-            continue;
-        }
-        let _noted = current_request::note(request.id.clone());
-        *shared.running[index].lock() = Some(request);
-        let executed = catch_unwind(AssertUnwindSafe(|| execute(shared, instance.as_mut(), &work)));
-        let request = shared.running[index].lock().take(); // gone when a stop has refused it
-        if let Ok(executed) = executed {
-            if let Some(request) = request {
-                answer(shared, &work, request, executed);
+struct Worker {
+    shared: Arc<Shared>,
+    index: usize,
+    instance: Box<dyn Instance>,
+    /// Where inputs are put together.
+    gather: Gather,
+}
+
+/// Why a run gave nothing.
+#[derive(Clone)]
+enum Failed {
+    /// In the backend's words.
+    Said(String),
+    Panicked,
+}
+
+/// No new instance could be made in place of one that panicked.
+struct Retired;
+
+impl Worker {
+    fn serve(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut batch = Batch::default();
+        let mut handed_out = 0;
+        while shared.scheduler.next(handed_out, &mut batch) {
+            batch.expired.drain(..).for_each(|job| shared.refuse_expired(job.request));
+            handed_out = batch.requests.len();
+            let (mut works, mut requests) = (Vec::with_capacity(handed_out), Vec::with_capacity(handed_out));
+            for Job { work, request } in batch.requests.drain(..) {
+                if request.reply.is_closed() {
+                    shared.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
+                } else {
+                    works.push(work);
+                    requests.push(request);
+                }
             }
-            continue;
+            if !works.is_empty() && self.run(&works, requests).is_err() {
+                return;
+            }
         }
-        if let Some(request) = request {
-            // Dropping it tells its receiver that nobody answers.
-            shared.statistics.record_failure(Failure::Backend, request.arrived.elapsed());
+    }
+
+    /// Runs `works` together and answers `requests`, one of each. When that fails, each runs alone, so that one
+    /// that cannot be done takes no other with it.
+    fn run(&mut self, works: &[Work], requests: Vec<Unanswered>) -> Result<(), Retired> {
+        let shared = Arc::clone(&self.shared);
+        let _noted = current_request::note(requests[0].id.clone());
+        *shared.running[self.index].lock() = requests;
+        let model = Model { signature: shared.model.signature(), check: &shared.check };
+        let (instance, gather) = (self.instance.as_mut(), &mut self.gather);
+        let executed = catch_unwind(AssertUnwindSafe(|| model.run(instance, gather, works)));
+        // None is left when a stop has refused them.
+        let requests = std::mem::take(&mut *shared.running[self.index].lock());
+        let failed = match executed {
+            Ok(Ok(executed)) => {
+                shared.answer(works, requests, executed);
+                return Ok(());
+            }
+            Ok(Err(reason)) => Failed::Said(reason),
+            Err(_) => Failed::Panicked,
+        };
+        if requests.len() == 1 {
+            requests.into_iter().for_each(|request| shared.fail(request, failed.clone()));
+            return self.recover(&failed);
         }
-        current_request::in_span(|| {
-            error!(model = %shared.name, version = %shared.version, "an instance panicked; making a new one");
+        self.recover(&failed)?; // without an instance they are dropped, which tells who waits that it failed
+        shared.say_that_a_batch_failed(requests.len(), &failed);
+        for (work, request) in works.iter().zip(requests) {
+            self.run(slice::from_ref(work), vec![request])?;
+        }
+        Ok(())
+    }
+
+    /// Makes a new instance in place of one that panicked.
+    fn recover(&mut self, failed: &Failed) -> Result<(), Retired> {
+        if let Failed::Said(_) = failed {
+            return Ok(());
+        }
+        let shared = &self.shared;
+        let (model, version) = (&shared.name, shared.version);
+        current_request::in_span(|| error!(%model, %version, "an instance panicked; making a new one"));
+        let reason = match catch_unwind(AssertUnwindSafe(|| shared.model.instance())) {
+            Ok(Ok(fresh)) => {
+                self.instance = fresh;
+                return Ok(());
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the backend panicked".to_owned(),
+        };
+        shared.retire_one(&reason);
+        Err(Retired)
+    }
+}
+
+impl Shared {
+    /// Records and answers `requests`.
+    fn answer(&self, works: &[Work], requests: Vec<Unanswered>, executed: Executed) {
+        // None is left when a stop has refused them.
+        let answered = works.iter().zip(&requests);
+        let answered = answered.map(|(work, request)| Answered {
+            rows: work.rows,
+            arrived: request.arrived,
+            queued: work.queued,
         });
-        match catch_unwind(AssertUnwindSafe(|| shared.model.instance())) {
-            Ok(Ok(fresh)) => instance = fresh,
-            Ok(Err(error)) => return retire(shared, &error.to_string()),
-            Err(_) => return retire(shared, "the backend panicked"),
+        self.statistics.record_execution(&executed.moments, answered);
+        for (request, outputs) in requests.into_iter().zip(executed.outputs) {
+            self.send(request, Ok(outputs));
         }
     }
-}
 
-/// Ends an instance that cannot go on, because of `reason`. When it was the last, nobody would answer what
-/// waits, so it is refused, and the version is not ready any more.
-fn retire(shared: &Shared, reason: &str) {
-    let (model, version) = (&shared.name, shared.version);
-    current_request::in_span(|| error!(%model, %version, error = reason, "no new instance"));
-    if shared.instances.fetch_sub(1, Ordering::AcqRel) != 1 {
-        return;
-    }
-    // Set before the queue is closed: who finds it closed reads here why.
-    let _ = shared.failure.set(format!("its instances panicked, and no new one could be made: {reason}"));
-    error!(%model, %version, "no instance is left; the version is unavailable until the server starts again");
-    for Job { request, .. } in shared.queue.close_and_take() {
-        shared.statistics.record_failure(Failure::Backend, request.arrived.elapsed());
-        // A client that has left needs no answer.
-        let _ = request.reply.send(Err(InferError::VersionFailed { model: model.clone(), version }));
-    }
-}
-
-/// What came of a run, and when it was done.
-struct Executed {
-    taken: Instant,
-    result: Result<Execution, String>,
-    done: Instant,
-}
-
-fn execute(shared: &Shared, instance: &mut dyn Instance, work: &Work) -> Executed {
-    let taken = Instant::now();
-    let executed = instance.execute(&work.inputs, &work.outputs).map_err(|error| error.0);
-    let result = executed.and_then(|execution| {
-        let outputs = work.outputs.iter().zip(&execution.outputs);
-        outputs.into_iter().try_for_each(|(index, output)| shared.check.output_fits(*index, output))?;
-        Ok(execution)
-    });
-    Executed { taken, result, done: Instant::now() }
-}
-
-/// Records what came of `request`, and answers it.
-fn answer(shared: &Shared, work: &Work, request: Unanswered, executed: Executed) {
-    let Executed { taken, result, done } = executed;
-    let answer = match result {
-        Ok(execution) => {
-            let moments = Moments {
-                arrived: request.arrived,
-                queued: work.queued,
-                taken,
-                inputs_ready: execution.inputs_ready,
-                inferred: execution.inferred,
-                outputs_ready: done,
-            };
-            shared.statistics.record_success(work.rows, &moments);
-            Ok(execution.outputs)
+    fn send(&self, request: Unanswered, answer: Result<Outputs, InferError>) {
+        let Unanswered { id, reply, .. } = request;
+        if !reply.send(answer) {
+            let _noted = current_request::note(id);
+            current_request::in_span(|| {
+                debug!(model = %self.name, version = %self.version, "the client left before its answer was ready");
+            });
         }
-        Err(reason) => {
-            shared.statistics.record_failure(Failure::Backend, request.arrived.elapsed());
-            Err(InferError::Execution { model: shared.name.clone(), version: shared.version, reason })
+    }
+
+    fn fail(&self, request: Unanswered, failed: Failed) {
+        self.statistics.record_failure(Failure::Backend, request.arrived.elapsed());
+        let (model, version) = (self.name.clone(), self.version);
+        self.send(
+            request,
+            Err(match failed {
+                Failed::Said(reason) => InferError::Execution { model, version, reason },
+                Failed::Panicked => InferError::InstanceFailed { model, version },
+            }),
+        );
+    }
+
+    /// Refuses a request that has waited for too long.
+    pub(crate) fn refuse_expired(&self, request: Unanswered) {
+        let waited = request.arrived.elapsed();
+        self.statistics.record_failure(Failure::Rejected, waited);
+        self.send(request, Err(InferError::QueueTimeout { model: self.name.clone(), waited }));
+    }
+
+    fn say_that_a_batch_failed(&self, requests: usize, failed: &Failed) {
+        let reason = match failed {
+            Failed::Said(reason) => reason,
+            Failed::Panicked => "it panicked",
+        };
+        let (model, version) = (&self.name, self.version);
+        if self.batch_failed.swap(true, Ordering::Relaxed) {
+            debug!(%model, %version, requests, reason, "a batch failed; its requests run one by one");
+        } else {
+            warn!(
+                %model, %version, requests, reason,
+                "a batch failed; its requests run one by one (said once for each version)"
+            );
         }
-    };
-    if request.reply.send(answer).is_err() {
-        current_request::in_span(|| {
-            debug!(model = %shared.name, version = %shared.version, "the client left before its answer was ready");
-        });
+    }
+
+    /// Ends an instance that cannot go on, because of `reason`. When it was the last, nobody would answer what
+    /// waits, so it is refused, and the version is not ready any more.
+    fn retire_one(&self, reason: &str) {
+        let (model, version) = (&self.name, self.version);
+        current_request::in_span(|| error!(%model, %version, error = reason, "no new instance"));
+        if self.instances.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        // Set before the scheduler is closed: who finds it closed reads here why.
+        let _ = self.failure.set(format!("its instances panicked, and no new one could be made: {reason}"));
+        error!(%model, %version, "no instance is left; the version is unavailable until the server starts again");
+        for Job { request, .. } in self.scheduler.close_and_take() {
+            self.statistics.record_failure(Failure::Backend, request.arrived.elapsed());
+            self.send(request, Err(InferError::VersionFailed { model: model.clone(), version }));
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! From a checked request to its outputs, and the model repository that says what can be asked.
 //!
 //! In the order a request meets them: [`repository`] finds the ready version, `request_check` holds the
-//! request against the model's configuration, [`queue`] keeps it until an `instance` takes it, and the
-//! [`backend`] runs it.
+//! request against the model's configuration, the [`scheduler`] keeps it until the [`batcher`] gives it to an
+//! `instance`, alone or with others, and the [`backend`] runs them.
 //!
 //! Invariants:
 //! - no wire format, no model format: the first belongs to `server`, the second to a backend;
@@ -12,15 +12,17 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
-#[allow(dead_code)]
-mod batcher;
+mod batch;
+pub mod batcher;
 pub mod classification;
 pub mod config;
 pub mod current_request;
+mod execution;
 mod instance;
-pub mod queue;
+mod reply;
 pub mod repository;
 mod request_check;
+pub mod scheduler;
 pub mod statistics;
 mod version;
 

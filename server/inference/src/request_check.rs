@@ -11,6 +11,8 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use crate::backend::{InstanceInput, InstanceOutput, Signature};
+use crate::batch::Inputs;
+use crate::batcher::ShapeKey;
 use crate::classification::Labels;
 use crate::config::datatype;
 use crate::version::TensorMetadata;
@@ -23,6 +25,8 @@ pub(crate) struct RequestCheck {
     max_batch_size: i64,
     inputs: Vec<InputSpec>,
     outputs: Vec<OutputSpec>,
+    /// Requests may differ in shape, or in the inputs they have.
+    vary: bool,
 }
 
 #[derive(Debug)]
@@ -56,9 +60,11 @@ pub(crate) struct OutputSpec {
 /// A request that fits the model.
 #[derive(Debug)]
 pub(crate) struct Checked<'a> {
-    pub(crate) inputs: SmallVec<[InstanceInput; 2]>,
+    pub(crate) inputs: Inputs,
     pub(crate) outputs: SmallVec<[CheckedOutput<'a>; 2]>,
     pub(crate) rows: u64,
+    /// What it shares with requests that it may run together with.
+    pub(crate) shape: ShapeKey,
 }
 
 #[derive(Debug)]
@@ -102,10 +108,12 @@ impl RequestCheck {
                 labels: labels.remove(&output.name),
             })
         };
+        let inputs: Vec<InputSpec> = config.input.iter().filter_map(input).collect();
         RequestCheck {
             model: model.clone(),
             max_batch_size: i64::from(config.max_batch_size),
-            inputs: config.input.iter().filter_map(input).collect(),
+            vary: inputs.iter().any(|input| input.optional || input.varies()),
+            inputs,
             outputs: config.output.iter().filter_map(output).collect(),
         }
     }
@@ -115,7 +123,10 @@ impl RequestCheck {
     /// the batch is too large; when an output is unknown or asked for twice.
     pub(crate) fn check(&self, request: &InferRequest) -> Result<Checked<'_>, InferError> {
         self.inputs(request)
-            .and_then(|(inputs, rows)| Ok(Checked { inputs, rows, outputs: self.outputs(request)? }))
+            .and_then(|(inputs, rows)| {
+                let (shape, outputs) = (self.shape(&inputs), self.outputs(request)?);
+                Ok(Checked { inputs, rows, shape, outputs })
+            })
             .map_err(|reason| {
                 let id = if request.id.is_empty() { "<id_unknown>" } else { request.id.as_str() };
                 InferError::invalid(format!("[request id: {id:.128}] {reason}"))
@@ -161,10 +172,28 @@ impl RequestCheck {
         if self.max_batch_size > 0 { dims.with_outer(-1) } else { dims.clone() }
     }
 
-    fn inputs(&self, request: &InferRequest) -> Result<(SmallVec<[InstanceInput; 2]>, u64), String> {
+    /// For each input in the model's order: the sizes that it leaves open, and whether an optional one is there.
+    fn shape(&self, inputs: &Inputs) -> ShapeKey {
+        let mut key = ShapeKey::new();
+        if !self.vary {
+            return key;
+        }
+        for spec in self.inputs.iter().filter(|spec| spec.optional || spec.varies()) {
+            match inputs.iter().find(|input| input.index == spec.index) {
+                None => key.push(-1),
+                Some(input) if spec.varies() => {
+                    key.extend_from_slice(input.tensor.shape.get(1..).unwrap_or(&[]))
+                }
+                Some(_) => key.push(1),
+            }
+        }
+        key
+    }
+
+    fn inputs(&self, request: &InferRequest) -> Result<(Inputs, u64), String> {
         let model = &self.model;
         self.all_given(request)?;
-        let mut inputs = SmallVec::with_capacity(request.inputs.len());
+        let mut inputs = Inputs::with_capacity(request.inputs.len());
         let mut rows = None;
         for tensor in &request.inputs {
             let spec = self.inputs.iter().find(|spec| spec.name == tensor.name).ok_or_else(|| {
@@ -293,6 +322,11 @@ impl RequestCheck {
 }
 
 impl InputSpec {
+    /// Whether requests may differ in its shape.
+    fn varies(&self) -> bool {
+        self.reshape.as_ref().unwrap_or(&self.dims).contains(&-1)
+    }
+
     /// The same bytes in the shape the graph wants.
     fn for_graph(&self, tensor: &Tensor, batched: bool) -> Tensor {
         let mut tensor = tensor.clone();

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+pub use crate::execution::Moments;
+
 /// The statistics of one model version.
 #[derive(Debug, Default)]
 pub struct Statistics {
@@ -106,49 +108,50 @@ impl Failure {
     }
 }
 
-/// The moments of a successful execution of one request.
+/// A request that an execution answered.
 #[derive(Clone, Copy, Debug)]
-pub struct Moments {
-    /// The request arrived.
+pub struct Answered {
+    /// Items in it.
+    pub rows: u64,
+    /// When it arrived.
     pub arrived: Instant,
-    /// It entered the queue.
+    /// When it began to wait for an instance.
     pub queued: Instant,
-    /// An instance took it.
-    pub taken: Instant,
-    /// Its inputs were where the model wants them.
-    pub inputs_ready: Instant,
-    /// The model was done.
-    pub inferred: Instant,
-    /// Its outputs were ready.
-    pub outputs_ready: Instant,
 }
 
 impl Statistics {
-    /// Counts one request, of `rows` items, answered by an execution of its own.
-    pub fn record_success(&self, rows: u64, moments: &Moments) {
-        let queue = moments.taken.duration_since(moments.queued);
+    /// Counts one execution and the requests that it answered; without any, nothing.
+    pub fn record_execution(&self, moments: &Moments, answered: impl Iterator<Item = Answered>) {
         let input = moments.inputs_ready.duration_since(moments.taken);
         let infer = moments.inferred.duration_since(moments.inputs_ready);
         let output = moments.outputs_ready.duration_since(moments.inferred);
-        let request = moments.outputs_ready.duration_since(moments.arrived);
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
 
         let mut totals = self.totals.lock();
+        let mut items = 0;
+        for Answered { rows, arrived, queued } in answered {
+            let queue = moments.taken.duration_since(queued);
+            let request = moments.outputs_ready.duration_since(arrived);
+            items += rows;
+            totals.success.add(request);
+            totals.queue.add(queue);
+            totals.compute_input.add(input);
+            totals.compute_infer.add(infer);
+            totals.compute_output.add(output);
+            totals.request_duration.observe(request);
+            totals.queue_duration.observe(queue);
+        }
+        if items == 0 {
+            return;
+        }
         totals.last_inference_ms = now_ms;
-        totals.inference_count += rows;
+        totals.inference_count += items;
         totals.execution_count += 1;
-        totals.success.add(request);
-        totals.queue.add(queue);
-        totals.compute_input.add(input);
-        totals.compute_infer.add(infer);
-        totals.compute_output.add(output);
-        let batch = totals.batches.entry(rows).or_default();
+        totals.compute_duration.observe(infer);
+        let batch = totals.batches.entry(items).or_default();
         batch.compute_input.add(input);
         batch.compute_infer.add(infer);
         batch.compute_output.add(output);
-        totals.request_duration.observe(request);
-        totals.queue_duration.observe(queue);
-        totals.compute_duration.observe(infer);
     }
 
     /// Counts one request that was not answered.
@@ -245,32 +248,36 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn moments(start: Instant) -> Moments {
+    /// An execution of requests of so many `rows`, all of which came at the same moment.
+    fn record(statistics: &Statistics, rows: &[u64]) {
+        let start = Instant::now();
         let after = |micros| start + Duration::from_micros(micros);
-        Moments {
-            arrived: start,
-            queued: after(1),
+        let moments = Moments {
             taken: after(11),
             inputs_ready: after(13),
             inferred: after(113),
             outputs_ready: after(118),
-        }
+        };
+        let answered = |rows: &u64| Answered { rows: *rows, arrived: start, queued: after(1) };
+        statistics.record_execution(&moments, rows.iter().map(answered));
     }
 
     #[test]
     fn an_execution_is_counted_once_in_every_place() {
         let statistics = Statistics::default();
-        statistics.record_success(3, &moments(Instant::now()));
-        statistics.record_success(3, &moments(Instant::now()));
-        statistics.record_success(1, &moments(Instant::now()));
+        record(&statistics, &[3]);
+        record(&statistics, &[1, 2]);
+        record(&statistics, &[1]);
+        record(&statistics, &[]);
         let totals = statistics.snapshot();
         assert_eq!((totals.inference_count, totals.execution_count), (7, 3));
-        assert_eq!(totals.success, Tally { count: 3, ns: 3 * 118_000 });
-        assert_eq!(totals.queue, Tally { count: 3, ns: 3 * 10_000 });
-        assert_eq!(totals.compute_infer, Tally { count: 3, ns: 3 * 100_000 });
+        assert_eq!(totals.success, Tally { count: 4, ns: 4 * 118_000 });
+        assert_eq!(totals.queue, Tally { count: 4, ns: 4 * 10_000 });
+        assert_eq!(totals.compute_infer, Tally { count: 4, ns: 4 * 100_000 }, "each waits for all");
         assert_eq!(totals.batches[&3].compute_output, Tally { count: 2, ns: 2 * 5_000 });
         assert_eq!(totals.batches.keys().copied().collect::<Vec<_>>(), [1, 3]);
-        assert_eq!(totals.request_duration.counts.iter().sum::<u64>(), 3);
+        assert_eq!(totals.request_duration.counts.iter().sum::<u64>(), 4);
+        assert_eq!(totals.compute_duration.counts.iter().sum::<u64>(), 3);
         assert!(totals.last_inference_ms > 0);
     }
 

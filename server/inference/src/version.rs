@@ -2,25 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use model::{
-    DataType, Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion, Parameters, Tensor,
+    DataType, Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion, Parameter, Parameters,
+    Tensor,
 };
 use parking_lot::Mutex;
 use proto::ModelConfig;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
+use tokio::time::timeout_at;
 
 use crate::backend::{LoadError, LoadedModel};
+use crate::batcher::{Batcher, Ticket, TimeoutAction, Waiting};
 use crate::classification::{self, Labels};
-use crate::instance::{self, Job, Outputs, Shared, Unanswered, Work};
-use crate::queue::{Queue, Refused};
+use crate::config::Batching;
+use crate::execution::{Outputs, Work};
+use crate::instance::{self, Job, Shared, Unanswered};
+use crate::reply::{AnswerOrder, Reply};
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
+use crate::scheduler::{Refused, Scheduler};
 use crate::statistics::{Failure, Statistics};
 
 /// A version that answers requests. It serves for as long as anyone holds it; when the last holder lets go,
@@ -28,6 +34,9 @@ use crate::statistics::{Failure, Statistics};
 pub struct ServedVersion {
     shared: Arc<Shared>,
     config: ModelConfig,
+    batching: Batching,
+    /// Set when answers leave in the order of the requests.
+    order: Option<Arc<AnswerOrder<Outputs>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     loaded_in: Duration,
 }
@@ -53,32 +62,40 @@ pub(crate) struct Parts {
     /// Label files by output name.
     pub(crate) labels: BTreeMap<String, Labels>,
     pub(crate) instances: usize,
+    /// How requests wait and run together, as `config` says.
+    pub(crate) batching: Batching,
+    /// Requests that may wait, of all priorities together.
     pub(crate) queue_capacity: usize,
+    /// Nothing runs before so many wait, once; 0 holds nothing up.
+    pub(crate) held_until: usize,
     pub(crate) loaded_in: Duration,
 }
 
 impl ServedVersion {
     /// Starts the instances.
     pub(crate) fn start(parts: Parts) -> Result<ServedVersion, LoadError> {
-        let Parts { name, version, config, model, labels, instances, queue_capacity, loaded_in } = parts;
+        let Parts { name, version, config, model, labels, batching, instances, .. } = parts;
         let check = RequestCheck::new(&name, &config, model.signature(), labels);
-        let queue = Queue::new(queue_capacity);
+        let batcher = Batcher::new(batching.policy.clone());
         let shared = Arc::new(Shared {
             name,
             version,
             model,
             check,
-            queue,
+            scheduler: Scheduler::new(batcher, parts.queue_capacity, parts.held_until),
             running: (0..instances).map(|_| Mutex::default()).collect(),
             instances: AtomicUsize::new(instances),
             failure: OnceLock::new(),
+            batch_failed: AtomicBool::new(false),
             statistics: Statistics::default(),
         });
         let served = ServedVersion {
             shared: Arc::clone(&shared),
             config,
+            order: batching.preserve_ordering.then(Arc::default),
+            batching,
             threads: Mutex::new(Vec::with_capacity(instances)),
-            loaded_in,
+            loaded_in: parts.loaded_in,
         };
         for index in 0..instances {
             let thread = instance::start(&shared, index)?; // on failure, dropping `served` ends the others
@@ -109,7 +126,7 @@ impl ServedVersion {
 
     /// Requests that wait for an instance.
     pub fn waiting(&self) -> usize {
-        self.shared.queue.len()
+        self.shared.scheduler.len()
     }
 
     /// How long it took to load.
@@ -151,20 +168,35 @@ impl ServedVersion {
     ) -> Result<InferResponse, InferError> {
         let statistics = &self.shared.statistics;
         let _in_flight = statistics.in_flight_guard();
-        let checked = self
-            .shared
-            .check
-            .check(&request)
-            .inspect_err(|_| statistics.record_failure(Failure::Other, arrived.elapsed()))?;
-        let Checked { inputs, outputs, rows } = checked;
+        let refuse = |_: &_| statistics.record_failure(Failure::Other, arrived.elapsed());
+        let level = self.level(&request).inspect_err(refuse)?;
+        let checked = self.shared.check.check(&request).inspect_err(refuse)?;
+        let Checked { inputs, outputs, rows, shape } = checked;
         let indexes = outputs.iter().map(|output| output.spec.index).collect();
-        let (reply, answer) = oneshot::channel();
-        let work = Work { inputs, outputs: indexes, rows, queued: Instant::now() };
+        let (sender, mut answer) = oneshot::channel();
+        let reply = match &self.order {
+            None => Reply::at_once(sender),
+            Some(order) => Reply::in_turn(sender, order),
+        };
+        let queued = Instant::now();
+        let deadline = self.deadline(&request, level, queued);
+        let work = Work { inputs, outputs: indexes, rows, queued };
         let job = Job { work, request: Unanswered { id: id.into(), arrived, reply } };
-        self.enqueue(job).map_err(|refused| self.refuse(refused, arrived))?;
-        let waiting = Waiting(&self.shared);
-        let answered = answer.await;
-        std::mem::forget(waiting); // only a request that is given up is told to the queue
+        let waiting = Waiting { rows, shape, level, queued, deadline, request: job };
+        let ticket = self.shared.scheduler.push(waiting).map_err(|refused| self.refuse(refused, arrived))?;
+        let waits = Waits { shared: &self.shared, ticket };
+        let answered = match deadline.filter(|_| self.rejects_the_late(level)) {
+            None => answer.await,
+            Some(deadline) => match timeout_at(deadline.into(), &mut answer).await {
+                Ok(answered) => answered,
+                // What is being run is not late any more.
+                Err(_) => {
+                    self.shared.expire(ticket);
+                    answer.await
+                }
+            },
+        };
+        std::mem::forget(waits); // only a request that is given up is taken out
         let raw = answered.map_err(|_| InferError::InstanceFailed {
             model: self.name().clone(),
             version: self.version(),
@@ -179,10 +211,30 @@ impl ServedVersion {
         })
     }
 
+    /// # Errors
+    /// When the model has priorities, and the request's is none of them.
+    fn level(&self, request: &InferRequest) -> Result<usize, InferError> {
+        self.batching
+            .level(unsigned(&request.parameters, "priority"))
+            .map_err(|reason| InferError::invalid(format!("{reason}, for model '{}'", self.name())))
+    }
+
+    /// When the request has waited for too long, if ever.
+    fn deadline(&self, request: &InferRequest, level: usize, queued: Instant) -> Option<Instant> {
+        let policy = &self.batching.policy.levels[level];
+        policy.default_timeout?;
+        let timeout = unsigned(&request.parameters, "timeout");
+        policy.deadline(queued, (timeout > 0).then(|| Duration::from_micros(timeout)))
+    }
+
+    fn rejects_the_late(&self, level: usize) -> bool {
+        self.batching.policy.levels[level].timeout_action == TimeoutAction::Reject
+    }
+
     /// Takes no request from now on, and waits for those that wait to be answered. Blocks: not for async
     /// code.
     pub fn drain(&self) {
-        self.shared.queue.close();
+        self.shared.scheduler.close();
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             // A thread ends by itself; if it panicked, it has said so in the log.
@@ -192,8 +244,8 @@ impl ServedVersion {
 
     /// Takes no request from now on, and answers those that wait or run with [`InferError::ShuttingDown`].
     pub fn abandon(&self) -> Abandoned {
-        let waiting = self.shared.queue.close_and_take();
-        let running = self.shared.running.iter().filter_map(|running| running.lock().take());
+        let waiting = self.shared.scheduler.close_and_take();
+        let running = self.shared.running.iter().flat_map(|running| std::mem::take(&mut *running.lock()));
         let refuse = |request: Unanswered| {
             self.shared.statistics.record_failure(Failure::Rejected, request.arrived.elapsed());
             // A client that has left needs no answer.
@@ -204,17 +256,10 @@ impl ServedVersion {
         Abandoned { waiting, running }
     }
 
-    /// A full queue first lets go of those whose clients have left.
-    fn enqueue(&self, job: Job) -> Result<(), Refused> {
-        self.shared.queue.push_or_purge(job, |waiting| self.shared.has_left(waiting))
-    }
-
     fn refuse(&self, refused: Refused, arrived: Instant) -> InferError {
         self.shared.statistics.record_failure(Failure::Rejected, arrived.elapsed());
         match refused {
-            Refused::Full => {
-                InferError::QueueFull { model: self.name().clone(), capacity: self.shared.queue.capacity() }
-            }
+            Refused::Full { capacity } => InferError::QueueFull { model: self.name().clone(), capacity },
             Refused::Closed if self.failure().is_some() => {
                 InferError::VersionFailed { model: self.name().clone(), version: self.version() }
             }
@@ -252,28 +297,40 @@ pub struct Abandoned {
 }
 
 /// A request that waits for its answer; dropped when its client leaves.
-struct Waiting<'a>(&'a Shared);
+struct Waits<'a> {
+    shared: &'a Shared,
+    ticket: Ticket,
+}
 
-impl Drop for Waiting<'_> {
+impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.0.queue.abandoned(|waiting| self.0.has_left(waiting));
+        if let Some(Job { request, .. }) = self.shared.scheduler.remove(self.ticket) {
+            self.shared.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
+        }
     }
 }
 
 impl Shared {
-    /// Whether the client of `job` has left; then it is counted as cancelled, and must be dropped.
-    fn has_left(&self, job: &Job) -> bool {
-        let left = job.request.reply.is_closed();
-        if left {
-            self.statistics.record_failure(Failure::Canceled, job.request.arrived.elapsed());
+    /// Refuses a request for its time if it still waits.
+    fn expire(&self, ticket: Ticket) {
+        if let Some(job) = self.scheduler.remove(ticket) {
+            self.refuse_expired(job.request);
         }
-        left
+    }
+}
+
+/// A parameter that is a count; 0 when it is not there.
+fn unsigned(parameters: &Parameters, name: &str) -> u64 {
+    match parameters.get(name) {
+        Some(Parameter::Int(value)) => u64::try_from(*value).unwrap_or_default(),
+        Some(Parameter::Uint(value)) => *value,
+        _ => 0,
     }
 }
 
 impl Drop for ServedVersion {
     fn drop(&mut self) {
-        self.shared.queue.close();
+        self.shared.scheduler.close();
     }
 }
 

@@ -1,5 +1,8 @@
 //! The packing of BYTES tensors: each element is a 4-byte little-endian length, then its bytes.
 
+/// Bytes of the length in front of each element.
+pub const LENGTH_SIZE: usize = 4;
+
 /// What is wrong with the packing of a BYTES tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPacking {
@@ -57,7 +60,7 @@ impl<'a> Iterator for Elements<'a> {
             return None;
         }
         let offset = self.offset;
-        let Some((length, rest)) = rest.split_first_chunk::<4>() else {
+        let Some((length, rest)) = rest.split_first_chunk::<LENGTH_SIZE>() else {
             self.offset = self.data.len();
             return Some(Err(InvalidPacking::NoLength { offset, left: rest.len() }));
         };
@@ -66,7 +69,7 @@ impl<'a> Iterator for Elements<'a> {
             self.offset = self.data.len();
             return Some(Err(InvalidPacking::LengthPastEnd { offset, length, left: rest.len() }));
         };
-        self.offset += 4 + length;
+        self.offset += LENGTH_SIZE + length;
         Some(Ok(element))
     }
 }

@@ -170,6 +170,16 @@ pub enum InferError {
         /// How many may wait.
         capacity: usize,
     },
+    /// The request waited for as long as its queue policy lets it.
+    #[error(
+        "Request timeout expired: it waited {waited:.1?} for model '{model}', whose queue policy allows no more"
+    )]
+    QueueTimeout {
+        /// The model.
+        model: ModelName,
+        /// How long it waited.
+        waited: Duration,
+    },
     /// The server is shutting down and takes no new request.
     #[error("the server is shutting down; send the request to another one")]
     ShuttingDown,
@@ -249,6 +259,7 @@ impl InferError {
             | InferError::ModelLoading { .. }
             | InferError::VersionFailed { .. }
             | InferError::QueueFull { .. }
+            | InferError::QueueTimeout { .. }
             | InferError::RequestMemorySpent { .. }
             | InferError::ShuttingDown => Code::Unavailable,
             InferError::Unsupported { .. } => Code::Unsupported,

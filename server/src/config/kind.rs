@@ -50,6 +50,9 @@ pub(super) const THREADS: Kind<NonZeroUsize> = Kind::new("COUNT", "an integer fr
 pub(super) const COUNT: Kind<NonZeroUsize> =
     Kind::new("COUNT", "an integer of at least 1", |text| text.parse().ok());
 
+pub(super) const COUNT_OR_ZERO: Kind<usize> =
+    Kind::new("COUNT", "an integer of at least 0", |text| text.parse().ok());
+
 pub(super) const BYTES: Kind<NonZeroUsize> =
     Kind::new("BYTES", "a number of bytes, an integer of at least 1", |text| text.parse().ok());
 

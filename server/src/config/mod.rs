@@ -79,6 +79,8 @@ pub struct RepositoryConfig {
     pub default_max_batch_size: u32,
     /// The bound of the queue of a model whose configuration sets none.
     pub max_queue_size: NonZeroUsize,
+    /// A model runs nothing before so many requests wait for it, once; 0 holds nothing up.
+    pub delay_scheduler: usize,
     /// Models loaded at the same time.
     pub load_thread_count: NonZeroUsize,
     /// Whether the server is ready only when every model is.
@@ -270,6 +272,7 @@ fn repository(raw: &RawConfig) -> Result<RepositoryConfig, ConfigError> {
         auto_complete: !strict,
         default_max_batch_size,
         max_queue_size: raw.get(&settings::MAX_QUEUE_SIZE)?,
+        delay_scheduler: raw.get(&settings::DELAY_SCHEDULER)?,
         load_thread_count: raw.get(&settings::MODEL_LOAD_THREAD_COUNT)?,
         strict_readiness: raw.get(&settings::STRICT_READINESS)?,
         exit_on_error: raw.get(&settings::EXIT_ON_ERROR)?,
@@ -416,6 +419,7 @@ mod tests {
                 auto_complete: true,
                 default_max_batch_size: 4,
                 max_queue_size: count(10_000),
+                delay_scheduler: 0,
                 load_thread_count: count(4),
                 strict_readiness: true,
                 exit_on_error: false,

@@ -10,6 +10,9 @@ use super::flags::Flags;
 use super::setting::{DefaultValue, Setting, variable};
 use super::{file, settings, triton};
 
+/// Variables by which Triton's own test tools set what is a setting here.
+const TRITONS_VARIABLES: [(&str, &str); 1] = [("delay-scheduler", "TRITONSERVER_DELAY_SCHEDULER")];
+
 /// Where the parts of a [`RawConfig`] come from.
 pub(super) struct Sources<'a> {
     pub(super) flags: Flags,
@@ -118,9 +121,10 @@ fn from_environment(
     repeatable: bool,
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Option<Given>, ConfigError> {
-    let Some(value) = environment(&variable(name)).filter(|value| !value.is_empty()) else {
-        return Ok(None);
-    };
+    let named = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let tritons =
+        || TRITONS_VARIABLES.iter().find(|(setting, _)| *setting == name).and_then(|(_, own)| named(own));
+    let Some(value) = named(&variable(name)).or_else(tritons) else { return Ok(None) };
     let value = value.into_string().map_err(|value| ConfigError::InvalidValue {
         name,
         value: shorten(&value.to_string_lossy()),

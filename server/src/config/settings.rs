@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::{
-    ADDRESS, BACKEND_SETTING, BYTES, COMPRESSION, CONTROL_MODE, COUNT, MILLISECONDS, MILLISECONDS_ABOVE_ZERO,
-    PATH, PATH_OR_EMPTY, PORT, SECONDS, SECONDS_ABOVE_ZERO, SWITCH, TEXT, THREADS, VERBOSITY,
+    ADDRESS, BACKEND_SETTING, BYTES, COMPRESSION, CONTROL_MODE, COUNT, COUNT_OR_ZERO, MILLISECONDS,
+    MILLISECONDS_ABOVE_ZERO, PATH, PATH_OR_EMPTY, PORT, SECONDS, SECONDS_ABOVE_ZERO, SWITCH, TEXT, THREADS,
+    VERBOSITY,
 };
 use super::setting::DefaultValue::{Absent, Derived, Value};
 use super::setting::{Declaration, Group, Setting};
@@ -52,6 +53,9 @@ settings! {
             "Setting of a backend, as onnxruntime,default-max-batch-size=4; may be repeated").repeatable();
         MAX_QUEUE_SIZE: NonZeroUsize = Setting::new("max-queue-size", &COUNT, Value("10000"),
             "Requests that may wait for a model whose configuration sets no bound");
+        DELAY_SCHEDULER: usize = Setting::new("delay-scheduler", &COUNT_OR_ZERO, Value("0"),
+            "Run nothing of a model before so many requests wait for it, once: for tests that must know what is \
+             batched together (also TRITONSERVER_DELAY_SCHEDULER)").rare();
         STRICT_READINESS: bool = Setting::new("strict-readiness", &SWITCH, Value("true"),
             "Ready only when every model is, of every repository given");
         EXIT_ON_ERROR: bool = Setting::new("exit-on-error", &SWITCH, Value("false"),

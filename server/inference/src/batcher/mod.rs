@@ -5,171 +5,169 @@
 //!
 //! Invariants:
 //! - a batch never holds more items than `max_batch_size`, but for a single request larger than that;
-//! - every request pushed comes out once: in a batch, as expired, or as dead;
+//! - every request pushed comes out once: in a batch, as expired, or removed by its ticket;
 //! - requests of one level and one shape leave in the order they came, those that expired before apart.
 
 mod arrivals;
+mod level;
 mod policy;
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use arrivals::Arrivals;
-pub(crate) use policy::{BatchPolicy, QueuePolicy, TimeoutAction};
+use level::Level;
+pub use policy::{BatchPolicy, QueuePolicy, TimeoutAction};
+use smallvec::SmallVec;
+
+/// What must be equal for two requests to run together: the sizes of the dimensions that the model leaves open,
+/// and which optional inputs are there. Empty for most models.
+pub type ShapeKey = SmallVec<[i64; 4]>;
 
 /// The requests that wait for one model version.
 #[derive(Debug)]
-pub(crate) struct Batcher<R> {
+pub struct Batcher<R> {
     policy: BatchPolicy,
     levels: Vec<Level<R>>,
     arrivals: Arrivals,
-    /// Hands out nothing before this many wait; then never again. For tests that need to know what is
-    /// batched together.
-    held_until: usize,
+    /// What the next request is called.
+    next_number: u64,
 }
 
-/// A request that waits.
+/// A request that comes to wait.
 #[derive(Debug)]
-pub(crate) struct Waiting<R> {
+pub struct Waiting<R> {
     /// Items in it, at least 1.
-    pub(crate) rows: u64,
-    /// What must be equal for two requests to run together.
-    pub(crate) shape_key: u64,
+    pub rows: u64,
+    /// See [`ShapeKey`].
+    pub shape: ShapeKey,
     /// Priority, from 0 for the highest.
-    pub(crate) level: usize,
+    pub level: usize,
     /// When it came.
-    pub(crate) queued: Instant,
+    pub queued: Instant,
     /// When it has waited for too long, if ever.
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) request: R,
+    pub deadline: Option<Instant>,
+    /// What is to be run.
+    pub request: R,
 }
 
-#[derive(Debug)]
-struct Level<R> {
-    waiting: VecDeque<Waiting<R>>,
-    /// Those that have waited for too long, where the policy is to serve them last.
-    delayed: VecDeque<Waiting<R>>,
-    /// Not later than the earliest deadline in `waiting`.
-    earliest_deadline: Option<Instant>,
+/// Names a request that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    level: usize,
+    number: u64,
 }
 
 /// What an idle instance is to do.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Next<R> {
-    /// Run these together; in this order.
-    Execute(Vec<R>),
-    /// Ask again then, or when a request has come.
-    WaitUntil(Instant),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Run what was handed out, in that order.
+    Execute,
+    /// Ask again then, or once so many requests or items wait.
+    Wait {
+        /// At the latest.
+        until: Instant,
+        /// With so many requests waiting the wait is over.
+        requests: usize,
+        /// With so many items more the wait is over.
+        missing_rows: u64,
+    },
     /// Ask again when a request has come.
     WaitForRequest,
 }
 
 /// As many requests of its level wait as may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LevelFull {
-    pub(crate) capacity: usize,
+pub struct LevelFull {
+    /// How many that is.
+    pub capacity: usize,
 }
 
 impl<R> Batcher<R> {
-    pub(crate) fn new(policy: BatchPolicy, held_until: usize) -> Batcher<R> {
-        let level = |_: &QueuePolicy| Level {
-            waiting: VecDeque::new(),
-            delayed: VecDeque::new(),
-            earliest_deadline: None,
-        };
-        let levels = policy.levels.iter().map(level).collect();
-        Batcher { policy, levels, arrivals: Arrivals::default(), held_until }
+    /// Nothing waits yet.
+    pub fn new(policy: BatchPolicy) -> Batcher<R> {
+        let levels = policy.levels.iter().map(|_| Level::default()).collect();
+        Batcher { policy, levels, arrivals: Arrivals::default(), next_number: 0 }
+    }
+
+    /// What it goes by.
+    pub fn policy(&self) -> &BatchPolicy {
+        &self.policy
     }
 
     /// Requests that wait.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.levels.iter().map(Level::len).sum()
+    }
+
+    /// True when nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.levels.iter().all(Level::is_empty)
     }
 
     /// Takes `waiting` in.
     ///
     /// # Errors
-    /// When as many wait at its level as may; it is handed back.
-    pub(crate) fn push(
-        &mut self,
-        waiting: Waiting<R>,
-        now: Instant,
-    ) -> Result<(), (LevelFull, Waiting<R>)> {
-        let policy = &self.policy.levels[waiting.level];
-        let level = &mut self.levels[waiting.level];
-        if let Some(capacity) = policy.max_queue_size
-            && level.len() >= capacity
+    /// When as many wait at its level as may; it is dropped.
+    pub fn push(&mut self, waiting: Waiting<R>, now: Instant) -> Result<Ticket, LevelFull> {
+        let level = waiting.level;
+        if let Some(capacity) = self.policy.levels[level].max_queue_size
+            && self.levels[level].len() >= capacity
         {
-            return Err((LevelFull { capacity }, waiting));
+            return Err(LevelFull { capacity });
         }
-        level.earliest_deadline = earlier(level.earliest_deadline, waiting.deadline);
-        level.waiting.push_back(waiting);
+        let number = self.next_number;
+        self.next_number += 1;
+        self.levels[level].push(number, waiting);
         self.arrivals.arrived(now);
-        Ok(())
+        Ok(Ticket { level, number })
+    }
+
+    /// Whether `waiting` could run together with the request that came last at its level.
+    pub fn joins_the_last(&self, waiting: &Waiting<R>) -> bool {
+        self.levels[waiting.level].waiting().next_back().is_none_or(|last| last.shape == waiting.shape)
+    }
+
+    /// Takes a request out; `None` when it does not wait any more.
+    pub fn remove(&mut self, ticket: Ticket, now: Instant) -> Option<R> {
+        let removed = self.levels[ticket.level].remove(ticket.number)?;
+        self.arrivals.left(1, now);
+        Some(removed)
     }
 
     /// Says that `requests` handed out before were answered.
-    pub(crate) fn answered(&mut self, requests: usize, now: Instant) {
+    pub fn answered(&mut self, requests: usize, now: Instant) {
         self.arrivals.left(requests, now);
     }
 
-    /// Takes out those that have waited for too long and are to be refused for it.
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<R> {
-        let mut expired = Vec::new();
+    /// Moves those that have waited for too long to `expired`, or behind all others, as the policy of their level
+    /// says.
+    pub fn expire(&mut self, now: Instant, expired: &mut Vec<R>) {
+        let before = expired.len();
         for (level, policy) in self.levels.iter_mut().zip(&self.policy.levels) {
-            if level.earliest_deadline.is_none_or(|deadline| now < deadline) {
-                continue;
-            }
-            let late = |waiting: &Waiting<R>| waiting.deadline.is_some_and(|deadline| deadline <= now);
-            let (late, waiting): (VecDeque<_>, VecDeque<_>) =
-                std::mem::take(&mut level.waiting).into_iter().partition(late);
-            level.waiting = waiting;
-            level.earliest_deadline = level.waiting.iter().filter_map(|waiting| waiting.deadline).min();
-            match policy.timeout_action {
-                TimeoutAction::Delay => level.delayed.extend(late),
-                TimeoutAction::Reject => expired.extend(late.into_iter().map(|waiting| waiting.request)),
-            }
+            level.expire(now, policy.timeout_action, expired);
         }
-        self.arrivals.left(expired.len(), now);
-        expired
+        self.arrivals.left(expired.len() - before, now);
     }
 
-    /// Takes out those that nobody needs any more.
-    pub(crate) fn take_dead(&mut self, is_dead: impl Fn(&R) -> bool, now: Instant) -> Vec<R> {
-        let mut dead = Vec::new();
-        for level in &mut self.levels {
-            for queue in [&mut level.waiting, &mut level.delayed] {
-                let (gone, alive): (VecDeque<_>, VecDeque<_>) =
-                    std::mem::take(queue).into_iter().partition(|waiting| is_dead(&waiting.request));
-                *queue = alive;
-                dead.extend(gone.into_iter().map(|waiting| waiting.request));
-            }
-        }
-        self.arrivals.left(dead.len(), now);
-        dead
-    }
-
-    /// What an idle instance is to do. Call [`Batcher::expire`] first.
-    pub(crate) fn next(&mut self, now: Instant) -> Next<R> {
-        let waiting = self.len();
-        if waiting < self.held_until {
-            return Next::WaitForRequest;
-        }
-        self.held_until = 0;
-        if waiting == 0 {
+    /// What an idle instance is to do; what it is to run is appended to `batch`. Call [`Batcher::expire`] first.
+    /// In a `hurry` nothing is waited for.
+    pub fn next(&mut self, now: Instant, hurry: bool, batch: &mut Vec<R>) -> Next {
+        if self.is_empty() {
             return Next::WaitForRequest;
         }
         let found = self.gather();
-        if let Some(until) = self.worth_waiting(&found, now) {
-            return Next::WaitUntil(until);
+        if !hurry && let Some(wait) = self.worth_waiting(&found, now) {
+            return wait;
         }
         let count = found.preferred.map_or(found.requests, |(requests, _)| requests);
-        Next::Execute(self.take(count))
+        self.take(count, batch);
+        Next::Execute
     }
 
     /// Takes out everything, in the order in which it would have run.
-    pub(crate) fn take_all(&mut self, now: Instant) -> Vec<R> {
-        let all = self.take(self.len());
+    pub fn take_all(&mut self, now: Instant) -> Vec<R> {
+        let mut all = Vec::new();
+        self.take(self.len(), &mut all);
         self.arrivals.left(all.len(), now);
         all
     }
@@ -178,24 +176,25 @@ impl<R> Batcher<R> {
     fn gather(&self) -> Gathered {
         let mut found = Gathered::default();
         let largest_preferred = self.policy.preferred.last().copied();
-        let mut key = None;
+        let mut shape: Option<&ShapeKey> = None;
         for waiting in self.in_order() {
             let rows = found.rows + waiting.rows;
             let beyond_preferred =
                 found.preferred.is_some() && largest_preferred.is_some_and(|largest| rows > largest);
-            let fits = found.requests == 0
-                || (self.policy.merges
-                    && *key.get_or_insert(waiting.shape_key) == waiting.shape_key
+            let joins = || {
+                self.policy.merges
+                    && shape == Some(&waiting.shape)
                     && rows <= self.policy.max_batch_size
-                    && !beyond_preferred);
-            if !fits {
+                    && !beyond_preferred
+            };
+            if found.requests > 0 && !joins() {
                 found.closed = true;
                 break;
             }
-            key.get_or_insert(waiting.shape_key);
+            shape = Some(&waiting.shape);
             found.requests += 1;
             found.rows = rows;
-            found.oldest = Some(found.oldest.map_or(waiting.queued, |oldest: Instant| oldest.min(waiting.queued)));
+            found.oldest = Some(found.oldest.map_or(waiting.queued, |oldest| oldest.min(waiting.queued)));
             if self.policy.preferred.contains(&rows) {
                 found.preferred = Some((found.requests, rows));
             }
@@ -205,47 +204,50 @@ impl<R> Batcher<R> {
     }
 
     /// Until when it is worth waiting for more, if it is.
-    fn worth_waiting(&self, found: &Gathered, now: Instant) -> Option<Instant> {
+    fn worth_waiting(&self, found: &Gathered, now: Instant) -> Option<Next> {
         if self.policy.max_delay.is_zero() || found.closed || found.preferred.is_some() {
             return None;
         }
         let due = found.oldest?.checked_add(self.policy.max_delay)?;
-        let left = due.saturating_duration_since(now);
-        let missing = self.missing(found.rows);
-        (left > Duration::ZERO && missing > 0 && self.arrivals.expected(left) >= 1.0).then_some(due)
+        let wanted = self.wanted(found.rows)?;
+        if due <= now {
+            return None;
+        }
+        if !self.policy.adaptive_delay {
+            return Some(Next::Wait { until: due, requests: usize::MAX, missing_rows: wanted - found.rows });
+        }
+        let company = self.arrivals.company(self.len(), now)?;
+        let until = due.min(company.until);
+        (until > now).then_some(Next::Wait {
+            until,
+            requests: company.requests,
+            missing_rows: wanted - found.rows,
+        })
     }
 
-    /// Items until the next size that is worth waiting for.
-    fn missing(&self, rows: u64) -> u64 {
-        let next = self.policy.preferred.iter().copied().find(|size| *size > rows);
-        let wanted = next.or(if self.policy.preferred.is_empty() { Some(self.policy.max_batch_size) } else { None });
-        wanted.map_or(0, |wanted| wanted.saturating_sub(rows))
+    /// The next number of items that is worth waiting for.
+    fn wanted(&self, rows: u64) -> Option<u64> {
+        if self.policy.preferred.is_empty() {
+            return (rows < self.policy.max_batch_size).then_some(self.policy.max_batch_size);
+        }
+        self.policy.preferred.iter().copied().find(|size| *size > rows)
     }
 
     /// Those that wait, in the order in which they run: by level, then those that have waited for too long.
     fn in_order(&self) -> impl Iterator<Item = &Waiting<R>> {
-        let waiting = self.levels.iter().flat_map(|level| &level.waiting);
-        waiting.chain(self.levels.iter().flat_map(|level| &level.delayed))
+        let waiting = self.levels.iter().flat_map(Level::waiting);
+        waiting.chain(self.levels.iter().flat_map(Level::delayed))
     }
 
-    /// Takes the first `count` of [`Batcher::in_order`].
-    fn take(&mut self, count: usize) -> Vec<R> {
-        let mut taken = Vec::with_capacity(count);
+    /// Appends the first `count` of [`Batcher::in_order`] to `batch`.
+    fn take(&mut self, count: usize, batch: &mut Vec<R>) {
+        let until = batch.len() + count;
         for level in &mut self.levels {
-            let from_here = level.waiting.len().min(count - taken.len());
-            taken.extend(level.waiting.drain(..from_here).map(|waiting| waiting.request));
+            level.take_waiting(until, batch);
         }
         for level in &mut self.levels {
-            let from_here = level.delayed.len().min(count - taken.len());
-            taken.extend(level.delayed.drain(..from_here).map(|waiting| waiting.request));
+            level.take_delayed(until, batch);
         }
-        taken
-    }
-}
-
-impl<R> Level<R> {
-    fn len(&self) -> usize {
-        self.waiting.len() + self.delayed.len()
     }
 }
 
@@ -261,11 +263,21 @@ struct Gathered {
     closed: bool,
 }
 
-fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (one, None) | (None, one) => one,
-    }
+/// A batch is given up for as long a silence as holds no arrival one time in twenty.
+const SILENCE_IN_GAPS: f64 = 3.0;
+
+/// See [`Arrivals::company`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Company {
+    /// When it is too late to hope for another request.
+    until: Instant,
+    /// Requests that wait when nobody is left to come.
+    requests: usize,
+}
+
+/// The time that a rate leaves between two arrivals, times [`SILENCE_IN_GAPS`].
+fn silence(rate: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(SILENCE_IN_GAPS / rate).ok()
 }
 
 #[cfg(test)]

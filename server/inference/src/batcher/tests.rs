@@ -1,3 +1,5 @@
+//! The rules one by one, and the laws that hold whatever comes in whatever order.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -12,6 +14,7 @@ fn policy(max_batch_size: u64) -> BatchPolicy {
         merges: true,
         preferred: Vec::new(),
         max_delay: Duration::ZERO,
+        adaptive_delay: true,
         levels: vec![QueuePolicy::default()],
     }
 }
@@ -21,31 +24,47 @@ struct Bench {
     batcher: Batcher<u32>,
     now: Instant,
     next_id: u32,
+    /// By id.
+    tickets: Vec<Ticket>,
 }
 
 impl Bench {
     fn new(policy: BatchPolicy) -> Bench {
-        Bench { batcher: Batcher::new(policy, 0), now: Instant::now(), next_id: 0 }
+        Bench { batcher: Batcher::new(policy), now: Instant::now(), next_id: 0, tickets: Vec::new() }
     }
 
-    /// A clock at which company is expected: a stream of requests has just gone through.
-    fn busy(policy: BatchPolicy) -> Bench {
-        let mut bench = Bench::new(policy);
-        for _ in 0..50 {
-            bench.batcher.arrivals.arrived(bench.now);
-            bench.now += Duration::from_micros(10);
-        }
-        bench.batcher.arrivals.left(50, bench.now);
-        bench
+    /// Whatever the arrivals are like, the whole delay is waited for.
+    fn patient(policy: BatchPolicy) -> Bench {
+        Bench::new(BatchPolicy { adaptive_delay: false, ..policy })
     }
 
-    fn push_at(&mut self, level: usize, rows: u64, shape_key: u64, timeout: Option<Duration>) -> u32 {
+    fn push_at(&mut self, level: usize, rows: u64, shape: i64, timeout: Option<Duration>) -> u32 {
         let deadline = self.batcher.policy.levels[level].deadline(self.now, timeout);
         let id = self.next_id;
-        let waiting = Waiting { rows, shape_key, level, queued: self.now, deadline, request: id };
-        self.batcher.push(waiting, self.now).unwrap();
+        let shape = [shape].into_iter().collect();
+        let waiting = Waiting { rows, shape, level, queued: self.now, deadline, request: id };
+        self.tickets.push(self.batcher.push(waiting, self.now).unwrap());
         self.next_id += 1;
         id
+    }
+
+    fn push_each(&mut self, rows: &[u64]) {
+        for rows in rows {
+            self.push(*rows);
+        }
+    }
+
+    /// What comes out, if anything does.
+    fn next(&mut self) -> (Next, Vec<u32>) {
+        let mut batch = Vec::new();
+        let next = self.batcher.next(self.now, false, &mut batch);
+        (next, batch)
+    }
+
+    fn expire(&mut self) -> Vec<u32> {
+        let mut expired = Vec::new();
+        self.batcher.expire(self.now, &mut expired);
+        expired
     }
 
     fn push(&mut self, rows: u64) -> u32 {
@@ -54,21 +73,23 @@ impl Bench {
 
     #[track_caller]
     fn executes(&mut self, expected: &[u32]) {
-        assert_eq!(self.batcher.next(self.now), Next::Execute(expected.to_vec()));
+        assert_eq!(self.next(), (Next::Execute, expected.to_vec()));
         self.batcher.answered(expected.len(), self.now);
     }
 
     #[track_caller]
     fn waits_for(&mut self, delay: Duration) {
-        assert_eq!(self.batcher.next(self.now), Next::WaitUntil(self.now + delay));
+        let (next, batch) = self.next();
+        let Next::Wait { until, .. } = next else { panic!("{next:?} {batch:?}") };
+        assert_eq!(until - self.now, delay);
     }
 }
 
 #[test]
 fn without_a_delay_what_waits_runs_at_once_up_to_the_maximum() {
-    let mut bench = Bench::busy(policy(8));
-    assert_eq!(bench.batcher.next(bench.now), Next::WaitForRequest);
-    (0..3).for_each(|_| drop(bench.push(3)));
+    let mut bench = Bench::patient(policy(8));
+    assert_eq!(bench.next(), (Next::WaitForRequest, vec![]));
+    bench.push_each(&[3; 3]);
     bench.executes(&[0, 1]);
     bench.executes(&[2]);
     bench.push(8);
@@ -79,7 +100,7 @@ fn without_a_delay_what_waits_runs_at_once_up_to_the_maximum() {
 
 #[test]
 fn requests_that_may_not_be_merged_run_alone() {
-    let mut bench = Bench::busy(BatchPolicy { merges: false, max_delay: millis(5), ..policy(8) });
+    let mut bench = Bench::patient(BatchPolicy { merges: false, max_delay: millis(5), ..policy(8) });
     bench.push(1);
     bench.push(1);
     bench.executes(&[0]);
@@ -88,7 +109,7 @@ fn requests_that_may_not_be_merged_run_alone() {
 
 #[test]
 fn another_shape_ends_the_batch_and_its_wait() {
-    let mut bench = Bench::busy(BatchPolicy { max_delay: millis(5), ..policy(8) });
+    let mut bench = Bench::patient(BatchPolicy { max_delay: millis(5), ..policy(8) });
     bench.push_at(0, 1, 7, None);
     bench.push_at(0, 1, 7, None);
     bench.waits_for(millis(5));
@@ -100,13 +121,13 @@ fn another_shape_ends_the_batch_and_its_wait() {
 #[test]
 fn a_preferred_size_is_sent_exactly_and_the_rest_waits() {
     let preferred = BatchPolicy { preferred: vec![4, 6], max_delay: millis(5), ..policy(8) };
-    let mut bench = Bench::busy(preferred);
-    (0..5).for_each(|_| drop(bench.push(1)));
+    let mut bench = Bench::patient(preferred);
+    bench.push_each(&[1; 5]);
     bench.executes(&[0, 1, 2, 3]);
     bench.waits_for(millis(5));
     bench.now += millis(5);
     bench.executes(&[4]);
-    (0..7).for_each(|_| drop(bench.push(1)));
+    bench.push_each(&[1; 7]);
     bench.executes(&[5, 6, 7, 8, 9, 10]);
     bench.now += millis(5);
     bench.executes(&[11]);
@@ -117,7 +138,7 @@ fn a_preferred_size_is_sent_exactly_and_the_rest_waits() {
 
 #[test]
 fn the_delay_counts_from_the_oldest_and_ends_when_the_batch_is_full() {
-    let mut bench = Bench::busy(BatchPolicy { max_delay: millis(5), ..policy(4) });
+    let mut bench = Bench::patient(BatchPolicy { max_delay: millis(5), ..policy(4) });
     bench.push(1);
     bench.now += millis(2);
     bench.push(1);
@@ -152,15 +173,15 @@ fn higher_priorities_run_first_and_share_a_batch_with_lower_ones() {
 }
 
 #[test]
-fn a_level_that_is_full_hands_the_request_back() {
-    let levels = vec![QueuePolicy { max_queue_size: Some(1), ..QueuePolicy::default() }, QueuePolicy::default()];
+fn a_level_that_is_full_takes_no_more() {
+    let levels =
+        vec![QueuePolicy { max_queue_size: Some(1), ..QueuePolicy::default() }, QueuePolicy::default()];
     let mut bench = Bench::new(BatchPolicy { levels, ..policy(8) });
     bench.push_at(0, 1, 0, None);
     bench.push_at(1, 1, 0, None);
-    let waiting =
-        Waiting { rows: 1, shape_key: 0, level: 0, queued: bench.now, deadline: None, request: 99 };
-    let (full, back) = bench.batcher.push(waiting, bench.now).unwrap_err();
-    assert_eq!((full, back.request), (LevelFull { capacity: 1 }, 99));
+    let shape = [0].into_iter().collect();
+    let waiting = Waiting { rows: 1, shape, level: 0, queued: bench.now, deadline: None, request: 99 };
+    assert_eq!(bench.batcher.push(waiting, bench.now), Err(LevelFull { capacity: 1 }));
     bench.executes(&[0, 1]);
 }
 
@@ -177,15 +198,16 @@ fn what_has_waited_for_too_long_is_refused_or_served_last() {
     let delayed = bench.push_at(0, 1, 0, Some(millis(3)));
     let rejected = bench.push_at(1, 1, 0, Some(millis(3)));
     let patient = bench.push_at(1, 1, 0, Some(millis(99))); // may only be shortened
-    assert_eq!(bench.batcher.expire(bench.now + millis(2)), [0_u32; 0]);
-    bench.now += millis(3);
-    assert_eq!(bench.batcher.expire(bench.now), [rejected]);
+    bench.now += millis(2);
+    assert_eq!(bench.expire(), [0_u32; 0]);
+    bench.now += millis(1);
+    assert_eq!(bench.expire(), [rejected]);
     let fresh = bench.push_at(0, 1, 0, None);
     bench.executes(&[fresh, patient]);
     bench.executes(&[delayed]);
     let late = bench.push_at(1, 1, 0, None);
     bench.now += millis(10);
-    assert_eq!(bench.batcher.expire(bench.now), [late]);
+    assert_eq!(bench.expire(), [late]);
 }
 
 #[test]
@@ -203,35 +225,70 @@ fn a_timeout_may_only_shorten_one_that_is_there() {
 }
 
 #[test]
-fn a_held_batcher_starts_once_enough_wait() {
-    let mut bench = Bench::new(policy(8));
-    bench.batcher.held_until = 3;
+fn a_removed_request_is_gone_and_leaves_its_place_to_others() {
+    let mut bench = Bench::new(policy(2));
+    bench.push_each(&[1; 4]);
+    let [first, second] = [bench.tickets[0], bench.tickets[2]];
+    assert_eq!(bench.batcher.remove(second, bench.now), Some(2));
+    assert_eq!(bench.batcher.remove(first, bench.now), Some(0));
+    assert_eq!(bench.batcher.remove(first, bench.now), None);
+    bench.executes(&[1, 3]);
+    assert_eq!(bench.batcher.remove(bench.tickets[1], bench.now), None, "it runs");
+    assert!(bench.batcher.is_empty());
+}
+
+#[test]
+fn a_hurry_waits_for_nobody() {
+    let mut bench = Bench::patient(BatchPolicy { max_delay: millis(5), ..policy(8) });
     bench.push(1);
-    bench.push(1);
-    assert_eq!(bench.batcher.next(bench.now), Next::WaitForRequest);
-    bench.push(1);
-    bench.executes(&[0, 1, 2]);
-    bench.push(1);
-    bench.executes(&[3]);
+    bench.waits_for(millis(5));
+    let mut batch = Vec::new();
+    assert_eq!(bench.batcher.next(bench.now, true, &mut batch), Next::Execute);
+    assert_eq!(batch, [0]);
+}
+
+/// Thirty-two clients that come again when they are answered share their batches, and wait no longer than it takes
+/// all of them to come.
+#[test]
+fn a_closed_loop_fills_its_batches_and_does_not_wait_for_nobody() {
+    let mut bench = Bench::new(BatchPolicy { max_delay: millis(100), ..policy(64) });
+    let mut sizes = Vec::new();
+    for _ in 0..20 {
+        for client in 0..32 {
+            bench.push(1);
+            bench.now += Duration::from_micros(4);
+            if client < 31 && sizes.len() > 2 {
+                let (next, batch) = bench.next();
+                assert!(matches!(next, Next::Wait { .. }), "{client}: {batch:?}");
+            }
+        }
+        while let (Next::Execute, batch) = bench.next() {
+            bench.now += Duration::from_micros(100);
+            bench.batcher.answered(batch.len(), bench.now);
+            sizes.push(batch.len());
+        }
+        assert!(bench.batcher.is_empty(), "nobody is left to come");
+    }
+    assert_eq!(sizes, [32; 20]);
 }
 
 /// Something that happens to a batcher.
 #[derive(Clone, Debug)]
 enum Event {
-    Push { level: usize, rows: u64, shape_key: u64, timeout_ms: Option<u64> },
+    Push { level: usize, rows: u64, shape: i64, timeout_ms: Option<u64> },
     Pass { micros: u64 },
     Ask,
-    Die { one_in: u32 },
+    Leave { one_in: u32 },
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
-        4 => (0..2_usize, 1..6_u64, 0..2_u64, proptest::option::of(0..4_u64)).prop_map(
-            |(level, rows, shape_key, timeout_ms)| Event::Push { level, rows, shape_key, timeout_ms }
+        4 => (0..2_usize, 1..6_u64, 0..2_i64, proptest::option::of(0..4_u64)).prop_map(
+            |(level, rows, shape, timeout_ms)| Event::Push { level, rows, shape, timeout_ms }
         ),
         2 => (0..3000_u64).prop_map(|micros| Event::Pass { micros }),
         3 => Just(Event::Ask),
-        1 => (2..5_u32).prop_map(|one_in| Event::Die { one_in }),
+        1 => (2..5_u32).prop_map(|one_in| Event::Leave { one_in }),
     ];
     proptest::collection::vec(event, 0..120)
 }
@@ -243,15 +300,27 @@ fn policies() -> impl Strategy<Value = BatchPolicy> {
         allow_timeout_override: true,
         timeout_action: if reject { TimeoutAction::Reject } else { TimeoutAction::Delay },
     });
-    (1..9_u64, proptest::collection::vec(1..9_u64, 0..3), 0..3_u64, [level.clone(), level], any::<bool>()).prop_map(
-        |(max_batch_size, mut preferred, delay, levels, merges)| {
+    (
+        1..9_u64,
+        proptest::collection::vec(1..9_u64, 0..3),
+        0..3_u64,
+        [level.clone(), level],
+        [any::<bool>(), any::<bool>()],
+    )
+        .prop_map(|(max_batch_size, mut preferred, delay, levels, [merges, adaptive_delay])| {
             preferred.retain(|size| *size <= max_batch_size);
             preferred.sort_unstable();
             preferred.dedup();
             let max_delay = millis(delay);
-            BatchPolicy { max_batch_size, merges, preferred, max_delay, levels: levels.to_vec() }
-        },
-    )
+            BatchPolicy {
+                max_batch_size,
+                merges,
+                preferred,
+                max_delay,
+                adaptive_delay,
+                levels: levels.to_vec(),
+            }
+        })
 }
 
 proptest! {
@@ -262,36 +331,38 @@ proptest! {
         let max = policy.max_batch_size;
         let (merges, max_delay) = (policy.merges, policy.max_delay);
         let mut bench = Bench::new(policy);
-        let mut pushed: Vec<(usize, u64, u64, Instant)> = Vec::new();
+        let mut pushed: Vec<(usize, u64, i64)> = Vec::new();
         let mut out: Vec<u32> = Vec::new();
         let mut last_in_time = [None::<u32>; 2];
         let mut was_late = Vec::new();
         for event in events {
             match event {
-                Event::Push { level, rows, shape_key, timeout_ms } => {
+                Event::Push { level, rows, shape, timeout_ms } => {
                     let rows = rows.min(max);
-                    bench.push_at(level, rows, shape_key, timeout_ms.map(millis));
-                    pushed.push((level, rows, shape_key, bench.now));
+                    bench.push_at(level, rows, shape, timeout_ms.map(millis));
+                    pushed.push((level, rows, shape));
                     was_late.push(false);
                 }
                 Event::Pass { micros } => bench.now += Duration::from_micros(micros),
-                Event::Die { one_in } => {
-                    out.extend(bench.batcher.take_dead(|id| id % one_in == 0, bench.now));
+                Event::Leave { one_in } => {
+                    let leaving = bench.tickets.iter().step_by(one_in as usize);
+                    out.extend(leaving.filter_map(|ticket| bench.batcher.remove(*ticket, bench.now)));
                 }
                 Event::Ask => {
-                    out.extend(bench.batcher.expire(bench.now));
+                    out.extend(bench.expire());
                     for level in &bench.batcher.levels {
-                        level.delayed.iter().for_each(|late| was_late[late.request as usize] = true);
+                        level.delayed().for_each(|late| was_late[late.request as usize] = true);
                     }
-                    match bench.batcher.next(bench.now) {
-                        Next::WaitForRequest => prop_assert_eq!(bench.batcher.len(), 0),
-                        Next::WaitUntil(until) => {
-                            prop_assert!(until > bench.now);
+                    let (next, batch) = bench.next();
+                    match next {
+                        Next::WaitForRequest => prop_assert!(bench.batcher.is_empty()),
+                        Next::Wait { until, missing_rows, .. } => {
+                            prop_assert!(until > bench.now && missing_rows > 0);
                             for waiting in bench.batcher.in_order() {
                                 prop_assert!(bench.now < waiting.queued + max_delay);
                             }
                         }
-                        Next::Execute(batch) => {
+                        Next::Execute => {
                             prop_assert!(!batch.is_empty());
                             prop_assert!(merges || batch.len() == 1);
                             let of = |id: &u32| pushed[*id as usize];

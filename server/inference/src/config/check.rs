@@ -44,7 +44,7 @@ pub fn check(config: &ModelConfig, signature: &Signature) -> Result<(), String> 
             "no output is written; add at least one 'output', or leave out both 'input' and 'output'".into(),
         );
     }
-    preferred_sizes(config)
+    Ok(())
 }
 
 /// One input or output as the configuration has it.
@@ -151,18 +151,6 @@ fn every_input_is_written(config: &ModelConfig, signature: &Signature) -> Result
     }
 }
 
-fn preferred_sizes(config: &ModelConfig) -> Result<(), String> {
-    use proto::v2::model_config::SchedulingChoice;
-    let Some(SchedulingChoice::DynamicBatching(batching)) = &config.scheduling_choice else { return Ok(()) };
-    let max = config.max_batch_size;
-    match batching.preferred_batch_size.iter().find(|size| **size < 1 || **size > max) {
-        Some(size) if max > 0 => Err(format!(
-            "dynamic_batching.preferred_batch_size has {size}, but sizes are 1 to max_batch_size ({max})"
-        )),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use model::DataType;
@@ -249,15 +237,5 @@ mod tests {
         let reshape = X.replace("dims: [3, -1]", "dims: [2, -1] reshape { shape: [3, -1] }");
         refused(&batched(&format!("{N} {reshape} {Y}")), "dims [2,-1], but reshape [3,-1]");
         refused(&format!("{N} {X} {Y}"), "with max_batch_size 0 dims holds every dimension");
-    }
-
-    #[test]
-    fn preferred_batch_sizes_are_possible_ones() {
-        let sizes = |sizes: &str| {
-            format!("max_batch_size: 8 dynamic_batching {{ preferred_batch_size: {sizes} }} {N} {X} {Y}")
-        };
-        run(&sizes("[4, 8]")).unwrap();
-        refused(&sizes("[4, 9]"), "preferred_batch_size has 9");
-        refused(&sizes("[0]"), "preferred_batch_size has 0");
     }
 }

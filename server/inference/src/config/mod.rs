@@ -1,8 +1,9 @@
 //! A model's configuration: read from `config.pbtxt`, completed from the graph, checked against it.
 //!
 //! In the order of a load: [`normalise`] before the graph is known, [`complete`] and [`check`]
-//! with it; [`unacted`] names what the configuration asks for and nothing here does yet.
+//! with it, [`batching`] when it is complete; [`unacted`] names what the configuration asks for and nothing here does yet.
 
+mod batching;
 mod check;
 mod complete;
 mod normalise;
@@ -11,10 +12,16 @@ mod unacted;
 use model::DataType;
 use proto::v2::DataType as ConfigDataType;
 
+pub use batching::{Batching, batching};
 pub use check::check;
 pub use complete::{Completion, complete};
 pub use normalise::{Placement, normalise};
 pub use unacted::unacted;
+
+/// Whether something here acts on the key `key` of `parameters`; the backend acts on others.
+pub fn acts_on(key: &str) -> bool {
+    batching::PARAMETERS.contains(&key)
+}
 
 /// The data type that `number` (of `inference.DataType`) stands for; `None` for `TYPE_INVALID` and numbers
 /// that stand for none.

@@ -31,7 +31,7 @@ const ACTED: &[&str] = &[
     "metric_tags",
     "optimization.graph.level",
     "model_transaction_policy.decoupled",
-    "dynamic_batching.default_queue_policy.max_queue_size",
+    "dynamic_batching",
 ];
 
 /// The dotted names of the fields that `config`, as written, sets and nothing acts on; each once, in the
@@ -83,10 +83,7 @@ fn visit(inner: &DynamicMessage, path: &str, found: &mut Vec<String>) {
 
 /// Messages whose fields are worth naming one by one.
 fn is_plain(path: &str) -> bool {
-    matches!(
-        path,
-        "optimization" | "optimization.graph" | "dynamic_batching" | "dynamic_batching.default_queue_policy"
-    )
+    matches!(path, "optimization" | "optimization.graph")
 }
 
 fn note(path: String, found: &mut Vec<String>) {
@@ -118,13 +115,9 @@ mod tests {
 
     #[test]
     fn every_other_field_is_named_once() {
-        check("dynamic_batching { }", &["dynamic_batching"]);
         check(
-            "dynamic_batching { max_queue_delay_microseconds: 100 default_queue_policy { max_queue_size: 3 timeout_action: DELAY } }",
-            &[
-                "dynamic_batching.max_queue_delay_microseconds",
-                "dynamic_batching.default_queue_policy.timeout_action",
-            ],
+            "dynamic_batching { preserve_ordering: true default_queue_policy { timeout_action: DELAY } }",
+            &[],
         );
         check(
             r#"input { name: "x" format: FORMAT_NCHW } input { name: "y" format: FORMAT_NCHW allow_ragged_batch: true }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use model::{ModelName, ModelVersion};
-use proto::v2::{ModelConfig, model_config::SchedulingChoice};
+use proto::ModelConfig;
 use tracing::warn;
 
 use super::{Settings, scan, version_policy};
 use crate::backend::{Backend, LoadError, ModelSource};
+use crate::batcher::{BatchPolicy, QueuePolicy};
 use crate::classification::Labels;
 use crate::config::{self, Placement};
 use crate::version::{Parts, ServedVersion};
@@ -38,7 +39,7 @@ pub(super) struct Plan {
 /// Reads the configuration of the model in `directory` and chooses its versions.
 pub(super) fn plan(name: &ModelName, directory: &Path, settings: &Settings) -> Result<Plan, LoadError> {
     let (config_file, mut config) = read_config(name, directory, settings)?;
-    let unacted = config::unacted(&config, |key| (settings.acts_on_parameter)(key));
+    let unacted = config::unacted(&config, |key| config::acts_on(key) || (settings.acts_on_parameter)(key));
     let placement = config::normalise(&mut config, name, settings.cores)
         .map_err(|reason| LoadError::Config { file: config_file.clone(), reason })?;
     let available = scan::versions(directory)
@@ -89,13 +90,16 @@ impl Plan {
         let loaded = backend.load(&source)?;
         let mut config = self.config.clone();
         config::complete(&mut config, loaded.signature(), settings.completion);
-        config::check(&config, loaded.signature())
+        let batching = config::check(&config, loaded.signature())
+            .and_then(|()| config::batching(&config))
             .map_err(|reason| LoadError::Config { file: self.config_file.clone(), reason })?;
         let parts = Parts {
             name: self.name.clone(),
             version,
             labels: self.labels(&config)?,
-            queue_capacity: queue_capacity(&config).unwrap_or(settings.default_queue_capacity),
+            queue_capacity: queue_capacity(&batching.policy, settings.default_queue_capacity),
+            held_until: settings.held_until,
+            batching,
             config,
             model: Arc::clone(&loaded),
             instances: self.placement.instances,
@@ -190,10 +194,10 @@ pub(crate) fn inside(directory: &Path, name: &str) -> Option<PathBuf> {
     stays.then(|| directory.join(name))
 }
 
-fn queue_capacity(config: &ModelConfig) -> Option<usize> {
-    let Some(SchedulingChoice::DynamicBatching(batching)) = &config.scheduling_choice else { return None };
-    let size = batching.default_queue_policy.as_ref()?.max_queue_size;
-    (size > 0).then_some(size as usize)
+/// Requests that may wait in all: as many as each level says, which may be more than `default`.
+fn queue_capacity(policy: &BatchPolicy, default: usize) -> usize {
+    let level = |level: &QueuePolicy| level.max_queue_size.unwrap_or(default);
+    policy.levels.iter().map(level).fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]

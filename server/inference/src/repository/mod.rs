@@ -39,6 +39,9 @@ pub struct Settings {
     pub cores: usize,
     /// Requests that may wait for a model whose configuration sets no limit.
     pub default_queue_capacity: usize,
+    /// A version runs nothing before so many requests wait, once: for tests that must know what is batched
+    /// together. 0 holds nothing up.
+    pub held_until: usize,
     /// Whether the backend acts on a key of `parameters`.
     pub acts_on_parameter: fn(&str) -> bool,
 }

@@ -99,6 +99,7 @@ fn over(path: &Path) -> Repository {
         completion: Completion { enabled: true, default_max_batch_size: 4 },
         cores: 1,
         default_queue_capacity: 10,
+        held_until: 0,
         acts_on_parameter: |_| false,
     })
 }

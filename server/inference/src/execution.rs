@@ -1,0 +1,133 @@
+//! One run of the model for one request or for many.
+
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use crate::backend::{Instance, InstanceOutput, Signature};
+use crate::batch::{Gather, Inputs, scatter};
+use crate::request_check::RequestCheck;
+
+/// The outputs of one request, in the order it asked for.
+pub(crate) type Outputs = SmallVec<[InstanceOutput; 2]>;
+
+/// Indexes of outputs in the signature.
+pub(crate) type OutputIndexes = SmallVec<[usize; 4]>;
+
+/// What an instance has to do for one request.
+pub(crate) struct Work {
+    /// Inputs in the shapes the graph wants.
+    pub(crate) inputs: Inputs,
+    /// The outputs to compute.
+    pub(crate) outputs: OutputIndexes,
+    /// Items in the request's batch, at least 1.
+    pub(crate) rows: u64,
+    pub(crate) queued: Instant,
+}
+
+/// What came of a run, and when.
+pub(crate) struct Executed {
+    /// For each request, in their order.
+    pub(crate) outputs: Vec<Outputs>,
+    pub(crate) moments: Moments,
+}
+
+/// The moments of one run.
+#[derive(Clone, Copy, Debug)]
+pub struct Moments {
+    /// An instance took the requests.
+    pub taken: Instant,
+    /// Their inputs were where the model wants them.
+    pub inputs_ready: Instant,
+    /// The model was done.
+    pub inferred: Instant,
+    /// The outputs of each request were ready.
+    pub outputs_ready: Instant,
+}
+
+/// What is known of the model that runs.
+pub(crate) struct Model<'a> {
+    pub(crate) signature: &'a Signature,
+    pub(crate) check: &'a RequestCheck,
+}
+
+impl Model<'_> {
+    /// Runs `works` together on `instance`.
+    ///
+    /// # Errors
+    /// In the backend's words, or when what it gave is not what the configuration promises.
+    pub(crate) fn run(
+        &self,
+        instance: &mut dyn Instance,
+        gather: &mut Gather,
+        works: &[Work],
+    ) -> Result<Executed, String> {
+        let taken = Instant::now();
+        let asked = union(works);
+        let mut put_together = None;
+        let inputs = match works {
+            [work] => &work.inputs,
+            _ => &*put_together.insert(gather.gather(works.iter().map(|work| &work.inputs))?),
+        };
+        let executed = instance.execute(inputs, &asked);
+        if let Some(inputs) = put_together {
+            gather.reuse(inputs);
+        }
+        let execution = executed.map_err(|error| error.0)?;
+        for (index, output) in asked.iter().zip(&execution.outputs) {
+            self.check.output_fits(*index, output)?;
+        }
+        let outputs = match works {
+            [_] => vec![execution.outputs],
+            _ => self.take_apart(works, &asked, &execution.outputs)?,
+        };
+        let moments = Moments {
+            taken,
+            inputs_ready: execution.inputs_ready,
+            inferred: execution.inferred,
+            outputs_ready: Instant::now(),
+        };
+        Ok(Executed { outputs, moments })
+    }
+
+    /// Gives each of `works` its part of the outputs that it asked for.
+    fn take_apart(
+        &self,
+        works: &[Work],
+        asked: &[usize],
+        outputs: &[InstanceOutput],
+    ) -> Result<Vec<Outputs>, String> {
+        let mut parts = Vec::with_capacity(outputs.len());
+        for (index, output) in asked.iter().zip(outputs) {
+            let tensor = &self.signature.outputs[*index];
+            let part = scatter(output, tensor.datatype, works.iter().map(|work| work.rows))
+                .map_err(|reason| format!("output '{}' {reason}", tensor.name))?;
+            parts.push((*index, part.into_iter()));
+        }
+        Ok(works
+            .iter()
+            .map(|work| {
+                // Every part moves on by one for each request, whether it asked for it or not.
+                let mut row: SmallVec<[_; 4]> =
+                    parts.iter_mut().map(|(index, part)| (*index, part.next())).collect();
+                let mut take = |wanted: &usize| {
+                    row.iter_mut().find(|(index, _)| index == wanted).and_then(|(_, output)| output.take())
+                };
+                work.outputs.iter().filter_map(&mut take).collect()
+            })
+            .collect())
+    }
+}
+
+/// Every output that one of `works` asks for.
+fn union(works: &[Work]) -> OutputIndexes {
+    let mut all = works.first().map(|work| work.outputs.clone()).unwrap_or_default();
+    for work in works.iter().skip(1).filter(|work| work.outputs != works[0].outputs) {
+        for index in &work.outputs {
+            if !all.contains(index) {
+                all.push(*index);
+            }
+        }
+    }
+    all
+}
