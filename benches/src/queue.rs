@@ -33,7 +33,7 @@ pub fn paths() -> Vec<HotPath> {
             HotPath::new(format!("queue/leave/{waiting}"), move || {
                 let scheduler = filled(waiting, waiting + 1, 1);
                 move || {
-                    let ticket = scheduler.push(request()).expect("there is room for one more");
+                    let (ticket, _) = scheduler.push(request()).expect("there is room for one more");
                     scheduler.remove(ticket)
                 }
             }),

@@ -16,6 +16,7 @@ use proto::ModelConfig;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::timeout_at;
 
 use crate::backend::{LoadError, LoadedModel};
@@ -183,8 +184,14 @@ impl ServedVersion {
         let work = Work { inputs, outputs: indexes, rows, queued };
         let job = Job { work, request: Unanswered { id: id.into(), arrived, reply } };
         let waiting = Waiting { rows, shape, level, queued, deadline, request: job };
-        let ticket = self.shared.scheduler.push(waiting).map_err(|refused| self.refuse(refused, arrived))?;
+        let (ticket, untold) =
+            self.shared.scheduler.push(waiting).map_err(|refused| self.refuse(refused, arrived))?;
         let waits = Waits { shared: &self.shared, ticket };
+        if untold.is_some() {
+            // The other tasks that this thread has at hand come first: what they bring costs no wake of its own.
+            yield_now().await;
+            drop(untold);
+        }
         let answered = match deadline.filter(|_| self.rejects_the_late(level)) {
             None => answer.await,
             Some(deadline) => match timeout_at(deadline.into(), &mut answer).await {
