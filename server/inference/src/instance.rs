@@ -16,10 +16,14 @@ use crate::backend::{Instance, LoadError, LoadedModel};
 use crate::batch::Gather;
 use crate::current_request;
 use crate::execution::{Executed, Model, Outputs, Work};
+use crate::pace::Pace;
 use crate::reply::Reply;
 use crate::request_check::RequestCheck;
-use crate::scheduler::{Batch, Scheduler};
+use crate::scheduler::{Batch, Scheduler, Untold};
 use crate::statistics::{Answered, Failure, Statistics};
+
+/// Batches that the thread that brought a request runs before it goes on with its own work.
+const MOST_RUNS_IN_PLACE: usize = 4;
 
 /// One request on its way through an instance.
 pub(crate) struct Job {
@@ -42,6 +46,9 @@ pub(crate) struct Shared {
     pub(crate) model: Arc<dyn LoadedModel>,
     pub(crate) check: RequestCheck,
     pub(crate) scheduler: Scheduler<Job>,
+    /// By index. Each is held for as long as it runs a batch.
+    pub(crate) workers: Box<[Mutex<Worker>]>,
+    pub(crate) pace: Pace,
     /// What each instance is at. Held to put requests in or to take them out: by its instance, which answers
     /// them, or by a stop that cannot wait for that.
     pub(crate) running: Box<[Mutex<Vec<Unanswered>>]>,
@@ -56,20 +63,24 @@ pub(crate) struct Shared {
 
 /// Starts the thread of instance `index`; it ends when the scheduler is closed and empty.
 pub(crate) fn start(shared: &Arc<Shared>, index: usize) -> Result<JoinHandle<()>, LoadError> {
-    let instance = shared.model.instance()?;
-    let worker = Worker { shared: Arc::clone(shared), index, instance, gather: Gather::default() };
+    let name = format!("{}_{index}", shared.name);
+    let shared = Arc::clone(shared);
     Builder::new()
-        .name(format!("{}_{index}", shared.name))
-        .spawn(move || worker.serve())
+        .name(name)
+        .spawn(move || serve(&shared, index))
         .map_err(|error| LoadError::Unsupported(format!("cannot start the thread of an instance: {error}")))
 }
 
-struct Worker {
-    shared: Arc<Shared>,
+/// One instance, and what it needs to run batches. Its own thread uses it, or, for a run that is shorter than it
+/// takes to wake that thread, the thread that has brought the requests.
+pub(crate) struct Worker {
     index: usize,
     instance: Box<dyn Instance>,
     /// Where inputs are put together.
     gather: Gather,
+    batch: Batch<Job>,
+    /// No new instance could be made in place of one that panicked.
+    retired: bool,
 }
 
 /// Why a run gave nothing.
@@ -80,36 +91,85 @@ enum Failed {
     Panicked,
 }
 
-/// No new instance could be made in place of one that panicked.
+/// See [`Worker::retired`].
 struct Retired;
 
-impl Worker {
-    fn serve(mut self) {
-        let shared = Arc::clone(&self.shared);
-        let mut batch = Batch::default();
-        let mut handed_out = 0;
-        while shared.scheduler.next(handed_out, &mut batch) {
-            batch.expired.drain(..).for_each(|job| shared.refuse_expired(job.request));
-            handed_out = batch.requests.len();
-            let (mut works, mut requests) = (Vec::with_capacity(handed_out), Vec::with_capacity(handed_out));
-            for Job { work, request } in batch.requests.drain(..) {
-                if request.reply.is_closed() {
-                    shared.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
-                } else {
-                    works.push(work);
-                    requests.push(request);
+fn serve(shared: &Shared, index: usize) {
+    let mut batch = Batch::default();
+    let mut handed_out = 0;
+    while shared.scheduler.next(handed_out, &mut batch) {
+        handed_out = batch.requests.len();
+        let mut own = shared.workers[index].lock();
+        if !own.retired {
+            own.take(shared, &mut batch);
+        }
+        if own.retired {
+            drop(own);
+            // It was retired by another thread, or by this batch, of which nothing is left then.
+            return shared.leave_to_another(&mut batch);
+        }
+    }
+}
+
+impl Shared {
+    /// Wakes an instance for the requests that `untold` stands for, or runs them here, when that takes less time.
+    pub(crate) fn start(&self, untold: Untold<'_, Job>) {
+        if self.pace.is_brief()
+            && let Some(mut worker) = self.workers.iter().find_map(|worker| worker.try_lock())
+            && !worker.retired
+        {
+            let mut batch = std::mem::take(&mut worker.batch);
+            let mut answered = 0;
+            for _ in 0..MOST_RUNS_IN_PLACE {
+                if !self.scheduler.try_next(answered, &mut batch) || worker.retired {
+                    break;
                 }
+                answered = batch.requests.len();
+                worker.take(self, &mut batch);
             }
-            if !works.is_empty() && self.run(&works, requests).is_err() {
-                return;
+            worker.batch = batch;
+        }
+        drop(untold); // wakes an instance for what is left
+    }
+
+    /// Runs `batch` on an instance that is not retired, if there is one.
+    fn leave_to_another(&self, batch: &mut Batch<Job>) {
+        if let Some(mut worker) =
+            self.workers.iter().map(|worker| worker.lock()).find(|worker| !worker.retired)
+        {
+            worker.take(self, batch);
+        }
+        batch.requests.clear(); // dropping them tells who waits that nobody answers
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(model: &dyn LoadedModel, index: usize) -> Result<Worker, LoadError> {
+        let (gather, batch) = (Gather::default(), Batch::default());
+        Ok(Worker { index, instance: model.instance()?, gather, batch, retired: false })
+    }
+
+    /// Runs and answers all of `batch`.
+    fn take(&mut self, shared: &Shared, batch: &mut Batch<Job>) {
+        batch.expired.drain(..).for_each(|job| shared.refuse_expired(job.request));
+        let count = batch.requests.len();
+        let (mut works, mut requests) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for Job { work, request } in batch.requests.drain(..) {
+            if request.reply.is_closed() {
+                shared.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
+            } else {
+                works.push(work);
+                requests.push(request);
             }
+        }
+        if !works.is_empty() {
+            self.retired = self.run(shared, &works, requests).is_err();
         }
     }
 
     /// Runs `works` together and answers `requests`, one of each. When that fails, each runs alone, so that one
     /// that cannot be done takes no other with it.
-    fn run(&mut self, works: &[Work], requests: Vec<Unanswered>) -> Result<(), Retired> {
-        let shared = Arc::clone(&self.shared);
+    fn run(&mut self, shared: &Shared, works: &[Work], requests: Vec<Unanswered>) -> Result<(), Retired> {
         let _noted = current_request::note(requests[0].id.clone());
         *shared.running[self.index].lock() = requests;
         let model = Model { signature: shared.model.signature(), check: &shared.check };
@@ -119,6 +179,7 @@ impl Worker {
         let requests = std::mem::take(&mut *shared.running[self.index].lock());
         let failed = match executed {
             Ok(Ok(executed)) => {
+                shared.pace.saw(executed.moments.outputs_ready - executed.moments.taken);
                 shared.answer(works, requests, executed);
                 return Ok(());
             }
@@ -127,22 +188,21 @@ impl Worker {
         };
         if requests.len() == 1 {
             requests.into_iter().for_each(|request| shared.fail(request, failed.clone()));
-            return self.recover(&failed);
+            return self.recover(shared, &failed);
         }
-        self.recover(&failed)?; // without an instance they are dropped, which tells who waits that it failed
+        self.recover(shared, &failed)?; // without an instance they are dropped, which tells who waits that it failed
         shared.say_that_a_batch_failed(requests.len(), &failed);
         for (work, request) in works.iter().zip(requests) {
-            self.run(slice::from_ref(work), vec![request])?;
+            self.run(shared, slice::from_ref(work), vec![request])?;
         }
         Ok(())
     }
 
     /// Makes a new instance in place of one that panicked.
-    fn recover(&mut self, failed: &Failed) -> Result<(), Retired> {
+    fn recover(&mut self, shared: &Shared, failed: &Failed) -> Result<(), Retired> {
         if let Failed::Said(_) = failed {
             return Ok(());
         }
-        let shared = &self.shared;
         let (model, version) = (&shared.name, shared.version);
         current_request::in_span(|| error!(%model, %version, "an instance panicked; making a new one"));
         let reason = match catch_unwind(AssertUnwindSafe(|| shared.model.instance())) {

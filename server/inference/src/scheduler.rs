@@ -46,13 +46,20 @@ struct Watch {
     over: bool,
 }
 
+impl Watch {
+    /// Whether it need not wait any longer once so many requests wait.
+    fn is_over(&self, waiting: usize) -> bool {
+        self.over || self.missing_rows == 0 || waiting >= self.requests
+    }
+}
+
 impl<R> State<R> {
     /// Whether what waits is a reason to wake an instance.
     fn wants_to_know(&self) -> bool {
         let waiting = self.batcher.len();
         match &self.watch {
             _ if waiting == 0 || waiting < self.held_until => false,
-            Some(watch) => watch.over || watch.missing_rows == 0 || waiting >= watch.requests,
+            Some(watch) => watch.is_over(waiting),
             None => self.idle > 0,
         }
     }
@@ -203,6 +210,22 @@ impl<R> Scheduler<R> {
             state.idle += 1;
             self.work.wait(&mut guard);
         }
+    }
+
+    /// As [`Scheduler::next`], but never waits: false when nothing is to be run now.
+    pub fn try_next(&self, answered: usize, batch: &mut Batch<R>) -> bool {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let now = Instant::now();
+        state.batcher.answered(answered, now);
+        if !state.watch.as_ref().is_none_or(|watch| watch.is_over(state.batcher.len()))
+            || state.batcher.len() < state.held_until
+        {
+            return false;
+        }
+        state.batcher.expire(now, &mut batch.expired);
+        state.batcher.next(now, state.closed, &mut batch.requests) == Next::Execute
+            || !batch.expired.is_empty()
     }
 
     /// Wakes another instance if there is something left for it.

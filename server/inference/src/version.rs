@@ -24,7 +24,8 @@ use crate::batcher::{Batcher, Ticket, TimeoutAction, Waiting};
 use crate::classification::{self, Labels};
 use crate::config::Batching;
 use crate::execution::{Outputs, Work};
-use crate::instance::{self, Job, Shared, Unanswered};
+use crate::instance::{self, Job, Shared, Unanswered, Worker};
+use crate::pace::Pace;
 use crate::reply::{AnswerOrder, Reply};
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
 use crate::scheduler::{Refused, Scheduler};
@@ -78,12 +79,16 @@ impl ServedVersion {
         let Parts { name, version, config, model, labels, batching, instances, .. } = parts;
         let check = RequestCheck::new(&name, &config, model.signature(), labels);
         let batcher = Batcher::new(batching.policy.clone());
+        let workers = (0..instances).map(|index| Ok(Mutex::new(Worker::new(&*model, index)?)));
+        let workers = workers.collect::<Result<_, LoadError>>()?;
         let shared = Arc::new(Shared {
             name,
             version,
             model,
             check,
             scheduler: Scheduler::new(batcher, parts.queue_capacity, parts.held_until),
+            workers,
+            pace: Pace::default(),
             running: (0..instances).map(|_| Mutex::default()).collect(),
             instances: AtomicUsize::new(instances),
             failure: OnceLock::new(),
@@ -187,10 +192,10 @@ impl ServedVersion {
         let (ticket, untold) =
             self.shared.scheduler.push(waiting).map_err(|refused| self.refuse(refused, arrived))?;
         let waits = Waits { shared: &self.shared, ticket };
-        if untold.is_some() {
+        if let Some(untold) = untold {
             // The other tasks that this thread has at hand come first: what they bring costs no wake of its own.
             yield_now().await;
-            drop(untold);
+            self.shared.start(untold);
         }
         let answered = match deadline.filter(|_| self.rejects_the_late(level)) {
             None => answer.await,
