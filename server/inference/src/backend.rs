@@ -60,6 +60,20 @@ pub trait Instance: Send {
     /// # Errors
     /// In the backend's words. The instance can be used again.
     fn execute(&mut self, inputs: &[InstanceInput], outputs: &[usize]) -> Result<Execution, ExecuteError>;
+
+    /// What ends a run from another thread, where the backend can.
+    fn terminator(&self) -> Option<Arc<dyn Terminate>> {
+        None
+    }
+}
+
+/// Ends the runs of one instance before they are done.
+pub trait Terminate: Send + Sync {
+    /// The run under way fails soon, as do those that begin later, until [`Terminate::reset`].
+    fn terminate(&self);
+
+    /// Runs that begin from now on are not ended.
+    fn reset(&self);
 }
 
 /// What a graph takes and gives.

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use smol_str::SmolStr;
 use tracing::{debug, error, warn};
 
-use crate::backend::{Instance, LoadError, LoadedModel};
+use crate::backend::{Instance, LoadError, LoadedModel, Terminate};
 use crate::batch::Gather;
 use crate::current_request;
 use crate::execution::{Executed, Model, Outputs, Work};
@@ -39,6 +39,42 @@ pub(crate) struct Unanswered {
     pub(crate) reply: Reply<Outputs>,
 }
 
+/// The requests of a run, and what ends it.
+#[derive(Default)]
+pub(crate) struct Running {
+    pub(crate) requests: Vec<Unanswered>,
+    terminator: Option<Arc<dyn Terminate>>,
+}
+
+impl Running {
+    /// A run begins.
+    fn begin(&mut self, requests: Vec<Unanswered>, instance: &dyn Instance) {
+        self.requests = requests;
+        self.terminator = instance.terminator();
+        self.terminator.iter().for_each(|terminator| terminator.reset());
+    }
+
+    /// The run is over. The requests, but for those that a stop has refused.
+    fn end(&mut self) -> Vec<Unanswered> {
+        self.terminator = None;
+        std::mem::take(&mut self.requests)
+    }
+
+    /// Ends the run early if nobody waits for any of it.
+    fn end_unless_needed(&self) {
+        if self.requests.iter().all(|request| request.reply.is_closed()) {
+            self.terminator.iter().for_each(|terminator| terminator.terminate());
+        }
+    }
+
+    /// Takes the requests out, and ends the run early.
+    pub(crate) fn abandon(&mut self) -> Vec<Unanswered> {
+        let requests = std::mem::take(&mut self.requests);
+        self.end_unless_needed();
+        requests
+    }
+}
+
 /// What the threads of one version share.
 pub(crate) struct Shared {
     pub(crate) name: ModelName,
@@ -50,8 +86,8 @@ pub(crate) struct Shared {
     pub(crate) workers: Box<[Mutex<Worker>]>,
     pub(crate) pace: Pace,
     /// What each instance is at. Held to put requests in or to take them out: by its instance, which answers
-    /// them, or by a stop that cannot wait for that.
-    pub(crate) running: Box<[Mutex<Vec<Unanswered>>]>,
+    /// them, or by a stop that cannot wait for that; and to end a run, so that it is the one that was meant.
+    pub(crate) running: Box<[Mutex<Running>]>,
     /// Threads that take requests.
     pub(crate) instances: AtomicUsize,
     /// Why the last of them has ended, when it did so before its time.
@@ -171,12 +207,12 @@ impl Worker {
     /// that cannot be done takes no other with it.
     fn run(&mut self, shared: &Shared, works: &[Work], requests: Vec<Unanswered>) -> Result<(), Retired> {
         let _noted = current_request::note(requests[0].id.clone());
-        *shared.running[self.index].lock() = requests;
+        shared.running[self.index].lock().begin(requests, self.instance.as_ref());
         let model = Model { signature: shared.model.signature(), check: &shared.check };
         let (instance, gather) = (self.instance.as_mut(), &mut self.gather);
         let executed = catch_unwind(AssertUnwindSafe(|| model.run(instance, gather, works)));
         // None is left when a stop has refused them.
-        let requests = std::mem::take(&mut *shared.running[self.index].lock());
+        let requests = shared.running[self.index].lock().end();
         let failed = match executed {
             Ok(Ok(executed)) => {
                 shared.pace.saw(executed.moments.outputs_ready - executed.moments.taken);
@@ -186,7 +222,8 @@ impl Worker {
             Ok(Err(reason)) => Failed::Said(reason),
             Err(_) => Failed::Panicked,
         };
-        if requests.len() == 1 {
+        let needed = requests.iter().any(|request| !request.reply.is_closed());
+        if requests.len() == 1 || !needed {
             requests.into_iter().for_each(|request| shared.fail(request, failed.clone()));
             return self.recover(shared, &failed);
         }
@@ -245,7 +282,8 @@ impl Shared {
     }
 
     fn fail(&self, request: Unanswered, failed: Failed) {
-        self.statistics.record_failure(Failure::Backend, request.arrived.elapsed());
+        let failure = if request.reply.is_closed() { Failure::Canceled } else { Failure::Backend };
+        self.statistics.record_failure(failure, request.arrived.elapsed());
         let (model, version) = (self.name.clone(), self.version);
         self.send(
             request,
@@ -254,6 +292,11 @@ impl Shared {
                 Failed::Panicked => InferError::InstanceFailed { model, version },
             }),
         );
+    }
+
+    /// Ends the runs that nobody waits for any more.
+    pub(crate) fn end_unneeded_runs(&self) {
+        self.running.iter().for_each(|running| running.lock().end_unless_needed());
     }
 
     /// Refuses a request that has waited for too long.

@@ -26,7 +26,7 @@ use crate::config::Batching;
 use crate::execution::{Outputs, Work};
 use crate::instance::{self, Job, Shared, Unanswered, Worker};
 use crate::pace::Pace;
-use crate::reply::{AnswerOrder, Reply};
+use crate::reply::{Answer, AnswerOrder, Reply};
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
 use crate::scheduler::{Refused, Scheduler};
 use crate::statistics::{Failure, Statistics};
@@ -179,7 +179,7 @@ impl ServedVersion {
         let checked = self.shared.check.check(&request).inspect_err(refuse)?;
         let Checked { inputs, outputs, rows, shape } = checked;
         let indexes = outputs.iter().map(|output| output.spec.index).collect();
-        let (sender, mut answer) = oneshot::channel();
+        let (sender, answer) = oneshot::channel();
         let reply = match &self.order {
             None => Reply::at_once(sender),
             Some(order) => Reply::in_turn(sender, order),
@@ -191,24 +191,24 @@ impl ServedVersion {
         let waiting = Waiting { rows, shape, level, queued, deadline, request: job };
         let (ticket, untold) =
             self.shared.scheduler.push(waiting).map_err(|refused| self.refuse(refused, arrived))?;
-        let waits = Waits { shared: &self.shared, ticket };
+        let mut waits = Waits { shared: &self.shared, ticket, answer };
         if let Some(untold) = untold {
             // The other tasks that this thread has at hand come first: what they bring costs no wake of its own.
             yield_now().await;
             self.shared.start(untold);
         }
         let answered = match deadline.filter(|_| self.rejects_the_late(level)) {
-            None => answer.await,
-            Some(deadline) => match timeout_at(deadline.into(), &mut answer).await {
+            None => (&mut waits.answer).await,
+            Some(deadline) => match timeout_at(deadline.into(), &mut waits.answer).await {
                 Ok(answered) => answered,
                 // What is being run is not late any more.
                 Err(_) => {
                     self.shared.expire(ticket);
-                    answer.await
+                    (&mut waits.answer).await
                 }
             },
         };
-        std::mem::forget(waits); // only a request that is given up is taken out
+        drop(waits);
         let raw = answered.map_err(|_| InferError::InstanceFailed {
             model: self.name().clone(),
             version: self.version(),
@@ -257,7 +257,7 @@ impl ServedVersion {
     /// Takes no request from now on, and answers those that wait or run with [`InferError::ShuttingDown`].
     pub fn abandon(&self) -> Abandoned {
         let waiting = self.shared.scheduler.close_and_take();
-        let running = self.shared.running.iter().flat_map(|running| std::mem::take(&mut *running.lock()));
+        let running = self.shared.running.iter().flat_map(|running| running.lock().abandon());
         let refuse = |request: Unanswered| {
             self.shared.statistics.record_failure(Failure::Rejected, request.arrived.elapsed());
             // A client that has left needs no answer.
@@ -312,12 +312,20 @@ pub struct Abandoned {
 struct Waits<'a> {
     shared: &'a Shared,
     ticket: Ticket,
+    answer: oneshot::Receiver<Answer<Outputs>>,
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        if let Some(Job { request, .. }) = self.shared.scheduler.remove(self.ticket) {
-            self.shared.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
+        if self.answer.is_terminated() {
+            return; // it has its answer
+        }
+        self.answer.close();
+        match self.shared.scheduler.remove(self.ticket) {
+            Some(Job { request, .. }) => {
+                self.shared.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
+            }
+            None => self.shared.end_unneeded_runs(),
         }
     }
 }
@@ -354,3 +362,6 @@ impl fmt::Debug for ServedVersion {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

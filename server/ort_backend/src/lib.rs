@@ -13,6 +13,7 @@ mod library;
 mod options;
 mod prune;
 mod run;
+mod run_options;
 mod session;
 mod tensor;
 

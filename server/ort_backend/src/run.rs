@@ -12,11 +12,12 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use inference::backend::{ExecuteError, Execution, Instance, InstanceInput, InstanceOutput};
+use inference::backend::{ExecuteError, Execution, Instance, InstanceInput, InstanceOutput, Terminate};
 use ort::AsPointer;
 use ort::sys;
 use smallvec::SmallVec;
 
+use crate::run_options::RunOptions;
 use crate::session::{Session, without_paths};
 use crate::tensor::{Input, Value};
 
@@ -58,11 +59,12 @@ pub(crate) fn check(status: sys::OrtStatusPtr) -> Result<(), Status> {
 /// One thread's way into the session that all instances share.
 pub(crate) struct SessionInstance {
     session: Arc<Session>,
+    options: Arc<RunOptions>,
 }
 
 impl SessionInstance {
-    pub(crate) fn new(session: Arc<Session>) -> SessionInstance {
-        SessionInstance { session }
+    pub(crate) fn new(session: Arc<Session>) -> Result<SessionInstance, Status> {
+        Ok(SessionInstance { session, options: Arc::new(RunOptions::new()?) })
     }
 }
 
@@ -80,7 +82,7 @@ impl Instance for SessionInstance {
             .map(|index| name(&session.output_names, *index))
             .collect::<Result<SmallVec<[_; 4]>, _>>()?;
         let inputs_ready = Instant::now();
-        let made = run(session, &input_names, &values, &output_names)?;
+        let made = run(session, &self.options, &input_names, &values, &output_names)?;
         let inferred = Instant::now();
         let outputs = outputs.iter().zip(made).map(|(index, value)| {
             let (shape, data) =
@@ -89,6 +91,10 @@ impl Instance for SessionInstance {
         });
         let outputs = outputs.collect::<Result<_, Status>>()?;
         Ok(Execution { outputs, inputs_ready, inferred })
+    }
+
+    fn terminator(&self) -> Option<Arc<dyn Terminate>> {
+        Some(Arc::clone(&self.options) as Arc<dyn Terminate>)
     }
 }
 
@@ -103,6 +109,7 @@ fn name(names: &[CString], index: usize) -> Result<*const c_char, Status> {
 /// session's whole graph all the same: see `prune.rs`).
 fn run(
     session: &Session,
+    options: &RunOptions,
     input_names: &[*const c_char],
     inputs: &[Input],
     output_names: &[*const c_char],
@@ -110,13 +117,13 @@ fn run(
     let inputs: SmallVec<[*const sys::OrtValue; 4]> = inputs.iter().map(Input::pointer).collect();
     let mut outputs: SmallVec<[*mut sys::OrtValue; 4]> =
         SmallVec::from_elem(ptr::null_mut(), output_names.len());
-    // SAFETY: the session lives as long as `session.inner`; names are C strings owned by `session`; the
+    // SAFETY: the session lives as long as `session.inner`, the options as long as `options`; names are C strings owned by `session`; the
     // inputs are valid values that `inputs`' owner holds until this returns; each slice is as long as said.
     // Concurrent calls on one session: see the module's first lines.
     let status = unsafe {
         (ort::api().Run)(
             session.inner.ptr().cast_mut(),
-            ptr::null(),
+            options.pointer(),
             input_names.as_ptr(),
             inputs.as_ptr(),
             inputs.len(),

@@ -43,7 +43,8 @@ impl LoadedModel for LoadedSession {
     }
 
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
-        Ok(Box::new(SessionInstance::new(Arc::clone(&self.0))))
+        let instance = SessionInstance::new(Arc::clone(&self.0));
+        Ok(Box::new(instance.map_err(|status| LoadError::Unsupported(status.into()))?))
     }
 }
 
