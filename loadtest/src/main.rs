@@ -24,6 +24,7 @@ mod session;
 mod slo;
 mod stop;
 mod target;
+mod thread_time;
 mod trace;
 mod transport;
 mod workload;

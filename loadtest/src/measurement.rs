@@ -113,6 +113,12 @@ pub(crate) struct Run {
     pub(crate) send_lag: Latency,
     /// Processor time of the generator for each request.
     pub(crate) generator_cpu_micros: f64,
+    /// The share of the time that the busiest of its threads ran, from 0 to 1, and the largest share that one of them
+    /// waited for a processor; where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) generator_busy: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) generator_waiting: Option<f64>,
     /// Second by second.
     pub(crate) timeline: Vec<Second>,
     /// What the server says of the same time.

@@ -78,6 +78,7 @@ pub(crate) fn run(
     let mut send_lag = histogram();
     tallies.iter().for_each(|tally| send_lag += &tally.send_lag);
     let per_second = |count: u64| if seconds > 0.0 { precise(count) / seconds } else { 0.0 };
+    let most = |share: fn(&Tally) -> Option<f64>| tallies.iter().filter_map(share).max_by(f64::total_cmp);
     let ended = sum(|tally| tally.ended_in_window);
     let mut run = Run {
         load,
@@ -92,7 +93,9 @@ pub(crate) fn run(
         items_per_second: per_second(sum(|tally| tally.items_in_window)),
         latency: Latency::of(&latency),
         send_lag: Latency::of(&send_lag),
-        generator_cpu_micros: micros(sum(|tally| tally.cpu_nanos)) / precise(ended.max(1)),
+        generator_cpu_micros: micros(sum(|tally| tally.thread.used)) / precise(ended.max(1)),
+        generator_busy: most(|tally| tally.thread.busy()),
+        generator_waiting: most(|tally| tally.thread.waiting()),
         timeline,
         server: None,
         objectives: Vec::new(),

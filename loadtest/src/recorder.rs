@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use hdrhistogram::Histogram;
 
 use crate::expect::Wrong;
+use crate::thread_time::ThreadUse;
 use crate::transport::Failure;
 
 const SECOND: u64 = 1_000_000_000;
@@ -13,6 +14,8 @@ const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3600 * SECOND;
 /// Kinds of errors that are told apart; what comes beyond is counted together.
 const MAX_KINDS: usize = 200;
+/// Bytes of a kind; a server may say anything.
+const MAX_KIND: usize = 1024;
 const OTHER_ERRORS: &str = "other errors";
 
 /// A histogram of nanoseconds, to three digits.
@@ -59,8 +62,8 @@ pub(crate) struct Tally {
     pub(crate) ended_in_window: u64,
     /// All requests that ended, in the warm-up, too.
     pub(crate) ended: u64,
-    /// Processor time of the thread while the window was open.
-    pub(crate) cpu_nanos: u64,
+    /// What the thread used while the window was open.
+    pub(crate) thread: ThreadUse,
     /// The first wrong answer, with its values.
     pub(crate) example: Option<String>,
     /// When the last request ended.
@@ -111,7 +114,7 @@ impl Recorder {
             items_in_window: 0,
             ended_in_window: 0,
             ended: 0,
-            cpu_nanos: 0,
+            thread: ThreadUse::default(),
             example: None,
             last: 0,
         };
@@ -166,9 +169,9 @@ impl Recorder {
         }
     }
 
-    /// Requests that ended while the window was open, and the processor time they took.
-    pub(crate) fn used(&mut self, cpu_nanos: u64) {
-        self.tally.cpu_nanos = cpu_nanos;
+    /// Takes note of what the thread has used since the window opened.
+    pub(crate) fn used(&mut self, thread: ThreadUse) {
+        self.tally.thread = thread;
     }
 
     /// Hands over what is left.
@@ -180,7 +183,7 @@ impl Recorder {
     #[cold]
     fn failed(&mut self, problem: Problem, due: u64, now: u64) {
         self.piece.errors += 1;
-        let kind = match problem {
+        let mut kind = match problem {
             Problem::Failure(failure) => failure.to_string(),
             Problem::Wrong(wrong) => {
                 self.tally.wrong_answers += 1;
@@ -193,6 +196,7 @@ impl Recorder {
                 "timeout".to_owned()
             }
         };
+        kind.truncate(kind.floor_char_boundary(MAX_KIND));
         let errors = &mut self.tally.errors;
         let known = errors.len() < MAX_KINDS || errors.contains_key(&kind);
         *errors.entry(if known { kind } else { OTHER_ERRORS.to_owned() }).or_default() += 1;
@@ -270,5 +274,13 @@ mod tests {
         assert_eq!(tally.errors.len(), MAX_KINDS + 1);
         assert_eq!(tally.errors.values().sum::<u64>(), 2 * MAX_KINDS as u64 + 1);
         assert_eq!((tally.wrong_answers, tally.example.as_deref()), (1, Some("y is 1")));
+    }
+
+    #[test]
+    fn what_a_server_says_is_cut() {
+        let (mut recorder, _pieces) = recorder();
+        let failure = Failure::Failed("é".repeat(MAX_KIND));
+        recorder.ended(&sent(SECOND), SECOND, Err(Problem::Failure(failure)));
+        assert_eq!(recorder.finish().errors.into_keys().collect::<Vec<_>>(), ["é".repeat(MAX_KIND / 2)]);
     }
 }

@@ -16,6 +16,7 @@ use prost::Message;
 use proto::v2;
 use server::run;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// What the server does with the n-th inference, from 0.
@@ -29,6 +30,12 @@ enum Answer {
     Refuse,
     /// The stream ends with a status, after no answer.
     End,
+    /// The answer, twice.
+    Twice,
+    /// Nothing, ever; the call stays open.
+    Nothing,
+    /// The answer, and the connection takes no more calls (GOAWAY); it stays open while calls are.
+    GoAway,
 }
 
 struct Server {
@@ -42,11 +49,14 @@ struct Shared {
     reply: Reply,
     seen: Arc<AtomicU64>,
     streams: Arc<AtomicU64>,
+    /// Tells the connection that it shall take no more calls.
+    leave: Arc<Notify>,
 }
 
 fn start(reply: Reply) -> Server {
     let (connections, streams) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let shared = Shared { reply, seen: Arc::default(), streams: Arc::clone(&streams) };
+    let (seen, leave) = (Arc::default(), Arc::default());
+    let shared = Shared { reply, seen, streams: Arc::clone(&streams), leave };
     let (tell, told) = std::sync::mpsc::channel();
     let accepted = Arc::clone(&connections);
     std::thread::spawn(move || {
@@ -58,7 +68,7 @@ fn start(reply: Reply) -> Server {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 accepted.fetch_add(1, Ordering::SeqCst);
-                tasks.spawn(connection(stream, shared.clone()));
+                tasks.spawn(connection(stream, Shared { leave: Arc::default(), ..shared.clone() }));
             }
         });
     });
@@ -69,8 +79,14 @@ fn start(reply: Reply) -> Server {
 async fn connection(stream: TcpStream, shared: Shared) {
     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
     let mut calls = JoinSet::new();
-    while let Some(Ok((request, respond))) = connection.accept().await {
-        calls.spawn(call(request, respond, shared.clone()));
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => {
+                let Some(Ok((request, respond))) = accepted else { return };
+                calls.spawn(call(request, respond, shared.clone()));
+            }
+            () = shared.leave.notified() => connection.graceful_shutdown(),
+        }
     }
 }
 
@@ -93,6 +109,17 @@ async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, sh
                     send(&mut outgoing, &identity(message), cut);
                     end(&mut outgoing, 0, "");
                 }
+                Answer::Twice => {
+                    send(&mut outgoing, &identity(message.clone()), usize::MAX);
+                    send(&mut outgoing, &identity(message), 3);
+                    end(&mut outgoing, 0, "");
+                }
+                Answer::GoAway => {
+                    send(&mut outgoing, &identity(message), usize::MAX);
+                    end(&mut outgoing, 0, "");
+                    shared.leave.notify_one();
+                }
+                Answer::Nothing => std::future::pending().await,
                 Answer::Refuse | Answer::End => end(&mut outgoing, 14, "queue is full"),
             }
         }
@@ -110,11 +137,17 @@ async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, sh
                     error_message: "queue is full".to_owned(),
                     ..Default::default()
                 };
-                match shared.answer() {
-                    Answer::Right(cut) => {
+                let told = shared.answer();
+                match told {
+                    Answer::Nothing => std::future::pending().await,
+                    Answer::Right(_) | Answer::GoAway | Answer::Twice => {
+                        let cut = if let Answer::Right(cut) = told { cut } else { usize::MAX };
                         let infer_response = Some(identity(message));
                         let answer = v2::ModelStreamInferResponse { infer_response, ..Default::default() };
                         send(outgoing, &answer, cut);
+                        if let Answer::GoAway = told {
+                            shared.leave.notify_one();
+                        }
                     }
                     Answer::Refuse => send(outgoing, &refusal, usize::MAX),
                     Answer::End => {
@@ -280,5 +313,33 @@ fn an_open_loop_works_over_grpc() {
         let ran = run(&server.url, &format!("--rate 500 -d 500ms --warmup 100ms --protocol {protocol}"));
         assert_eq!((ran.status, ran.errors()), (0, vec![]), "{}", ran.err);
         assert!((249.0..=251.0).contains(&ran.figure("/requests")), "{}", ran.run());
+    }
+}
+
+/// The server says that the connection takes no more calls, and one call keeps it open: calls go on over another, and
+/// the one that is never answered is all that fails.
+#[test]
+fn a_connection_that_takes_no_more_calls_is_replaced() {
+    let server = start(|n| match n {
+        5 => Answer::Nothing,
+        9 => Answer::GoAway,
+        _ => Answer::Right(usize::MAX),
+    });
+    let ran = run(&server.url, "-c 2 -d 1500ms --warmup 0 --timeout 1s --protocol grpc");
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    assert_eq!(ran.errors(), [("timeout".to_owned(), 1)]);
+    assert!(ran.figure("/latency/count") > 100.0, "{}", ran.run());
+}
+
+#[test]
+fn a_second_answer_to_a_call_is_an_error() {
+    let server = start(|n| if n % 2 == 1 { Answer::Twice } else { Answer::Right(usize::MAX) });
+    let folder = tempfile::tempdir().unwrap();
+    let rows = rows(folder.path());
+    for check in [String::new(), format!("--input x={rows} --expect y={rows}")] {
+        let ran = run(&server.url, &format!("-c 1 -n 20 --warmup 0 --protocol grpc {check}"));
+        let [(kind, count)] = &ran.errors()[..] else { panic!("{:?}", ran.errors()) };
+        assert_eq!(kind, "the call has more than one answer");
+        assert!((9..=11).contains(count), "{count}");
     }
 }

@@ -8,9 +8,14 @@ const NOTABLE_LAG_MICROS: f64 = 200.0;
 /// The share of a latency that the generator may add before that is worth a remark.
 const NOTABLE_LAG_SHARE: f64 = 0.1;
 
+/// The share of the time that a thread of the generator may be busy, or wait for a processor, before that is worth one.
+const NOTABLE_BUSY: f64 = 0.8;
+const NOTABLE_WAITING: f64 = 0.1;
+
 /// Everything worth a remark, a sentence each.
 pub(crate) fn of(measurement: &Measurement) -> Vec<String> {
     let mut remarks: Vec<String> = measurement.runs.iter().filter_map(late).collect();
+    remarks.extend(measurement.runs.iter().filter_map(busy));
     remarks.extend(measurement.runs.iter().filter_map(miscounted));
     if let Some(reason) = &measurement.interrupted {
         remarks.push(format!(
@@ -35,6 +40,29 @@ fn late(run: &Run) -> Option<String> {
             if latency.p99 > 0.0 { units::percent(lag.p99 / latency.p99) } else { "all".to_owned() },
         )
     })
+}
+
+/// When the generator had no time left, or waited for a processor that something else had.
+fn busy(run: &Run) -> Option<String> {
+    let above = |share: Option<f64>, limit| share.filter(|share| *share > limit).map(units::percent);
+    let busy = above(run.generator_busy, NOTABLE_BUSY);
+    let waiting = above(run.generator_waiting, NOTABLE_WAITING);
+    let what = match (busy, waiting) {
+        (None, None) => return None,
+        (Some(busy), None) => format!("a thread of the generator was busy {busy} of the time"),
+        (None, Some(waiting)) => {
+            format!("a thread of the generator waited {waiting} of the time for a processor that others had")
+        }
+        (Some(busy), Some(waiting)) => format!(
+            "a thread of the generator was busy {busy} of the time, and waited {waiting} for a processor that others \
+             had"
+        ),
+    };
+    Some(format!(
+        "{}: {what}: the rate may be the generator's limit, and latency has its waits; give it more --threads, or \
+         processors of its own.",
+        run_name(run)
+    ))
 }
 
 /// When the server counted far fewer requests than were answered: another server answered them.
@@ -102,6 +130,17 @@ mod tests {
         assert!(late(&run).unwrap().starts_with("8 in flight: requests left up to 600 µs late"));
         (run.latency.p99, run.send_lag.p99) = (500.0, 100.0);
         assert_eq!(late(&run), None, "a timer's lateness");
+    }
+
+    #[test]
+    fn a_generator_without_time_is_told() {
+        let mut run = sample::run(&sample::closed(8), 1);
+        (run.generator_busy, run.generator_waiting) = (Some(0.79), Some(0.1));
+        assert_eq!(busy(&run), None);
+        run.generator_busy = Some(0.97);
+        assert!(busy(&run).unwrap().contains("busy 97 % of the time: the rate may be the generator's limit"));
+        (run.generator_busy, run.generator_waiting) = (None, Some(0.25));
+        assert!(busy(&run).unwrap().contains("waited 25 % of the time for a processor"));
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub(crate) fn run(load: &Load, seed: u64) -> Run {
         latency,
         send_lag: Latency { count: requests, p50: 4.0, p99: 40.0, max: 180.0, ..Latency::default() },
         generator_cpu_micros: 21.5,
+        generator_busy: Some(0.4),
+        generator_waiting: Some(0.01),
         timeline,
         server: Some(server(requests, batch, service, queue)),
         objectives: Vec::new(),
