@@ -8,7 +8,7 @@ use volley_client::input::Wanted;
 use volley_client::{DataType, Element, ModelMetadata, Tensor, TensorMetadata};
 
 use super::{Content, Sources, shapes};
-use crate::arrivals::mixed;
+use crate::arrivals::{Stream, mixed};
 
 /// Whole numbers, when nobody says which: every type holds them, and every vocabulary has so many words.
 const WHOLE: (f64, f64) = (0.0, 100.0);
@@ -66,7 +66,7 @@ pub(super) fn contents(
         bail!("the server says that model {model:?} has no inputs: give its requests with --input");
     }
     let content = |number: usize| {
-        let mut random = fastrand::Rng::with_seed(mixed(sources.seed, number as u64));
+        let mut random = fastrand::Rng::with_seed(mixed(Stream::Contents, sources.seed, number as u64));
         let tensor = |input| tensor(model, input, sources, &mut random);
         metadata.inputs.iter().map(tensor).collect::<anyhow::Result<_>>().map(Content::Tensors)
     };
