@@ -10,6 +10,7 @@ use crate::args::{ExtentArgs, LoadArgs, ShapeArgs, Spacing, Span};
 use crate::arrivals::Pattern;
 use crate::load::{Mode, Spec};
 use crate::measurement::{Arrivals, Load};
+use crate::search::HIGHEST_RATE;
 use crate::trace;
 
 /// Without anything that ends a run.
@@ -130,18 +131,21 @@ fn rates(shape: &ShapeArgs) -> anyhow::Result<Vec<f64>> {
             };
             ensure!(step > 0.0 && start <= end, "--rate-range: END must be above START, and STEP above 0");
             ensure!((end - start) / step <= 1000.0, "--rate-range: more than 1000 runs");
-            // A step that does not divide the range by a hair's breadth still ends at its end.
-            let runs = std::iter::successors(Some(start), |rate| Some(rate + step));
+            // Counted, as a rate may be so large that a step changes nothing. A step that does not divide the range by
+            // a hair's breadth still ends at its end.
+            let runs = (0..=1000_u32).map(|run| start + f64::from(run) * step);
             runs.take_while(|rate| *rate <= end + step * 1e-6).collect()
         }
     };
     let right = rates.iter().all(|rate| rate.is_finite() && *rate > 0.0);
     ensure!(right, "--rate is a number of requests each second, above 0");
+    ensure!(rates.iter().all(|rate| *rate <= HIGHEST_RATE), "--rate is at most {HIGHEST_RATE}");
     Ok(rates)
 }
 
 fn pair(span: &Span, option: &str, form: &str) -> anyhow::Result<(f64, f64)> {
     let [first, second] = span.0[..] else { anyhow::bail!("{option}: write it as {form}") };
+    ensure!(first <= HIGHEST_RATE && second <= HIGHEST_RATE, "{option}: a rate is at most {HIGHEST_RATE}");
     Ok((first, second))
 }
 
@@ -201,7 +205,11 @@ mod tests {
             ("--rate 0", "--rate is a number"),
             ("--rate-range 1:2", "START:END:STEP"),
             ("--rate-range 1:2:0", "STEP above 0"),
-            ("--rate-range 1:1e9:1", "more than 1000 runs"),
+            ("--rate-range 1:1e7:1", "more than 1000 runs"),
+            ("--rate-range 1e17:1e17:1", "--rate is at most 100000000"),
+            ("--rate 1e9", "--rate is at most 100000000"),
+            ("--ramp 1:1e9", "--ramp: a rate is at most"),
+            ("--find-rate 1:1e9 --slo p99<1s", "--find-rate: a rate is at most"),
             ("--ramp 0:0", "above 0"),
             ("--ramp 1:2:3", "FROM:TO"),
             ("--find-rate 20:10 --slo p99<1s", "below HIGH"),

@@ -3,7 +3,7 @@
 /// Where a search begins when nobody says.
 const FIRST_RATE: f64 = 100.0;
 /// No rate beyond this is tried: no single server answers as much.
-const HIGHEST_RATE: f64 = 1e8;
+pub(crate) const HIGHEST_RATE: f64 = 1e8;
 /// No rate below this is tried: a run would see almost no request.
 const LOWEST_RATE: f64 = 1.0;
 

@@ -1,6 +1,7 @@
 //! What files hold as the contents of requests: V2 bodies, arrays, images.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use volley_client::input::{self, Array, Wanted};
 use volley_client::{EncodedResponse, ModelMetadata, Tensor, TensorMetadata};
 
-use super::{Content, File, Sources, rows};
+use super::{Content, File, MAX_BYTES, Sources, rows, too_many_bytes};
 
 /// What the files say, in the order it is sent.
 pub(super) fn contents(
@@ -212,14 +213,21 @@ fn arrays(path: &Path, name: Option<&str>) -> anyhow::Result<Vec<(String, Array)
     }
     ensure!(is(path, &["npz"]), "its name must end in .npy or .npz");
     ensure!(name.is_none(), "its arrays have names of their own; leave out NAME=");
+    members(file, MAX_BYTES)
+}
+
+/// The arrays of a .npz file, which may have `left` bytes together: a small file may be a large one compressed.
+fn members(file: Vec<u8>, mut left: usize) -> anyhow::Result<Vec<(String, Array)>> {
     let mut archive = zip::ZipArchive::new(std::io::Cursor::new(file)).context("it is no .npz file")?;
-    let mut arrays = Vec::with_capacity(archive.len());
+    let mut arrays = Vec::new();
     for at in 0..archive.len() {
-        let mut member = archive.by_index(at).context("it is no .npz file")?;
+        let member = archive.by_index(at).context("it is no .npz file")?;
         let name = member.name().context("the name of an array cannot be read")?;
         let name = name.strip_suffix(".npy").unwrap_or(&name).to_owned();
         let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut member, &mut bytes).with_context(|| format!("array {name:?}"))?;
+        let read = member.take(left as u64 + 1).read_to_end(&mut bytes);
+        read.with_context(|| format!("array {name:?}"))?;
+        left = left.checked_sub(bytes.len()).with_context(too_many_bytes)?;
         arrays.push((name.clone(), input::read_npy(bytes).with_context(|| format!("array {name:?}"))?));
     }
     ensure!(!arrays.is_empty(), "it holds no array");

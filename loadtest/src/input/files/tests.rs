@@ -46,6 +46,7 @@ fn read(
         string_lengths: vec![],
         batch,
         distinct: 1,
+        as_text: false,
         scale: Default::default(),
         seed: 0,
     };
@@ -124,6 +125,25 @@ fn the_arrays_of_an_npz_have_their_names() {
     let names: Vec<_> = tensors(&rows[1]).iter().map(|tensor| tensor.name.as_str()).collect();
     assert_eq!((rows.len(), names), (2, vec!["x", "y"]));
     assert!(read(&folder, &["b.npz"], None, None).unwrap_err().contains("no .npz file"));
+}
+
+/// A few kilobytes that are a megabyte, compressed.
+#[test]
+fn a_small_file_does_not_become_a_large_one() {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let method = zip::CompressionMethod::Deflated;
+    let options = zip::write::SimpleFileOptions::default().compression_method(method);
+    for name in ["x.npy", "y.npy"] {
+        archive.start_file(name, options).unwrap();
+        archive.write_all(&npy("|u1", "(1, 1048576)", &vec![0; 1 << 20])).unwrap();
+    }
+    let file = archive.finish().unwrap().into_inner();
+    assert!(file.len() < 10_000, "{}", file.len());
+    assert_eq!(members(file.clone(), 3 << 20).unwrap().len(), 2);
+    for limit in [1 << 20, (2 << 20) - 1] {
+        let error = members(file.clone(), limit).unwrap_err().to_string();
+        assert!(error.contains("1 GiB"), "{error}");
+    }
 }
 
 #[test]
