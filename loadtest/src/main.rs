@@ -14,6 +14,7 @@ mod load;
 mod machine;
 mod measurement;
 mod outcome;
+mod outputs;
 mod plan;
 mod progress;
 mod recorder;
@@ -29,19 +30,22 @@ mod trace;
 mod transport;
 mod workload;
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use mimalloc::MiMalloc;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
 
-use crate::args::{Cli, Command, LoadArgs, OutputArgs};
+use crate::args::{Cli, Command, LoadArgs};
 use crate::measurement::Measurement;
+use crate::outputs::Outputs;
 use crate::plan::Plan;
 use crate::progress::Progress;
+use crate::report::units;
 use crate::server_side::{Probe, ProbeTarget};
 use crate::session::Session;
 use crate::stop::Stop;
@@ -54,6 +58,8 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
 const MISSED: u8 = 3;
+/// Characters of an error.
+const LONGEST_ERROR: usize = 4000;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -68,31 +74,43 @@ fn main() -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error, status: u8) -> ExitCode {
-    // Without standard error nobody can be told.
-    let _ = writeln!(io::stderr(), "volley-load: {error:#}");
+    // A server's words may be in it. Without standard error nobody can be told.
+    let _ = writeln!(io::stderr(), "volley-load: {}", units::plain(&format!("{error:#}"), LONGEST_ERROR));
     ExitCode::from(status)
 }
 
-/// One measurement from the first look at the server to the files.
 fn measure(args: &LoadArgs, plan: Plan) -> anyhow::Result<ExitCode> {
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = measured(args, plan, &control);
+    // The look-up of a name cannot be stopped, and is not waited for.
+    control.shutdown_background();
+    done
+}
+
+/// One measurement from the first look at the server to the files.
+fn measured(args: &LoadArgs, plan: Plan, control: &Runtime) -> anyhow::Result<ExitCode> {
     let stop = Stop::default();
     watch_signals(stop.clone())?;
+    let mut outputs = Outputs::open(&args.output)?;
     let progress = Progress::new(args.output.quiet);
-    let target = control.block_on(Target::find(args))?;
-    tokio::task::LocalSet::new().block_on(&control, target.try_out(args.extent.timeout))?;
-    let probe = control.block_on(Probe::find(&probe_target(&target, args), &args.target.probe));
+    let target = control.block_on(stop.unless(Target::find(args)))??;
+    let trying = stop.unless(target.try_out(args.extent.timeout));
+    LocalSet::new().block_on(control, trying)??;
+    let wanted = probe_target(&target, args);
+    let probe = control.block_on(stop.unless(Probe::find(&wanted, &args.target.probe)))?;
     probe.remarks().iter().for_each(|remark| progress.remark(remark));
     let mut measurement = session::measurement(&target, args);
-    let session =
-        Session { args, target: &target, probe, progress: &progress, stop: &stop, control: &control };
+    let session = Session { args, target: &target, probe, progress: &progress, stop: &stop, control };
     let executed = session.execute(plan, &mut measurement);
     if let Err(error) = &executed {
         measurement.interrupted = Some(format!("{error:#}"));
     }
-    write(&measurement, &args.output)?;
-    executed?;
-    verdict(&measurement)
+    let written = outputs.write(&measurement, &mut io::stdout());
+    match (executed.and_then(|()| verdict(&measurement)), written) {
+        (verdict, Ok(())) => verdict,
+        (Ok(_), Err(error)) => Err(error),
+        (Err(verdict), Err(error)) => Err(anyhow!("{verdict:#}; {error:#}")),
+    }
 }
 
 fn probe_target(target: &Target, args: &LoadArgs) -> ProbeTarget {
@@ -122,24 +140,6 @@ fn watch_signals(stop: Stop) -> anyhow::Result<()> {
     };
     let thread = std::thread::Builder::new().name("signals".to_owned());
     thread.spawn(move || runtime.block_on(wait)).context("cannot start a thread")?;
-    Ok(())
-}
-
-fn write(measurement: &Measurement, output: &OutputArgs) -> anyhow::Result<()> {
-    let mut table = Vec::new();
-    report::table::write(measurement, &mut table)?;
-    io::stdout().write_all(&table).context("cannot write the table")?;
-    if let Some(path) = &output.json {
-        report::json::write(measurement, path)?;
-    }
-    if let Some(path) = &output.csv {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        report::csv::write(measurement, &mut BufWriter::new(file))?;
-    }
-    if let Some(path) = &output.html {
-        std::fs::write(path, report::html::render(measurement))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
     Ok(())
 }
 

@@ -92,78 +92,85 @@ async fn connection(stream: TcpStream, shared: Shared) {
 
 async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, shared: Shared) -> Option<()> {
     let method = request.uri().path().rsplit('/').next()?.to_owned();
-    let mut incoming = request.into_body();
+    let incoming = request.into_body();
     let head = Response::builder().header("content-type", "application/grpc").body(()).ok()?;
-    let mut pending = BytesMut::new();
     match method.as_str() {
         "ModelMetadata" => {
             let mut outgoing = respond.send_response(head, false).ok()?;
             send(&mut outgoing, &metadata(), usize::MAX);
             end(&mut outgoing, 0, "");
         }
-        "ModelInfer" => {
-            let message = message(&mut incoming, &mut pending).await?;
-            let mut outgoing = respond.send_response(head, false).ok()?;
-            match shared.answer() {
-                Answer::Right(cut) => {
-                    send(&mut outgoing, &identity(message), cut);
-                    end(&mut outgoing, 0, "");
-                }
-                Answer::Twice => {
-                    send(&mut outgoing, &identity(message.clone()), usize::MAX);
-                    send(&mut outgoing, &identity(message), 3);
-                    end(&mut outgoing, 0, "");
-                }
-                Answer::GoAway => {
-                    send(&mut outgoing, &identity(message), usize::MAX);
-                    end(&mut outgoing, 0, "");
-                    shared.leave.notify_one();
-                }
-                Answer::Nothing => std::future::pending().await,
-                Answer::Refuse | Answer::End => end(&mut outgoing, 14, "queue is full"),
-            }
-        }
-        "ModelStreamInfer" => {
-            shared.streams.fetch_add(1, Ordering::SeqCst);
-            let mut head = Some(head);
-            let mut outgoing = None;
-            while let Some(message) = message(&mut incoming, &mut pending).await {
-                // The head comes with the first answer, as some servers send it.
-                if let Some(head) = head.take() {
-                    outgoing = Some(respond.send_response(head, false).ok()?);
-                }
-                let outgoing = outgoing.as_mut()?;
-                let refusal = v2::ModelStreamInferResponse {
-                    error_message: "queue is full".to_owned(),
-                    ..Default::default()
-                };
-                let told = shared.answer();
-                match told {
-                    Answer::Nothing => std::future::pending().await,
-                    Answer::Right(_) | Answer::GoAway | Answer::Twice => {
-                        let cut = if let Answer::Right(cut) = told { cut } else { usize::MAX };
-                        let infer_response = Some(identity(message));
-                        let answer = v2::ModelStreamInferResponse { infer_response, ..Default::default() };
-                        send(outgoing, &answer, cut);
-                        if let Answer::GoAway = told {
-                            shared.leave.notify_one();
-                        }
-                    }
-                    Answer::Refuse => send(outgoing, &refusal, usize::MAX),
-                    Answer::End => {
-                        end(outgoing, 13, "gone wrong");
-                        return None;
-                    }
-                }
-            }
-            end(outgoing.as_mut()?, 0, "");
-        }
+        "ModelInfer" => unary(incoming, respond.send_response(head, false).ok()?, &shared).await?,
+        "ModelStreamInfer" => stream(incoming, (respond, head), &shared).await?,
         _ => {
             let refused = Response::builder().header("content-type", "application/grpc");
             let refused = refused.header("grpc-status", "12").header("grpc-message", "not here");
             respond.send_response(refused.body(()).ok()?, true).ok()?;
         }
     }
+    Some(())
+}
+
+async fn unary(mut incoming: RecvStream, mut outgoing: SendStream<Bytes>, shared: &Shared) -> Option<()> {
+    let message = message(&mut incoming, &mut BytesMut::new()).await?;
+    let told = shared.answer();
+    match told {
+        Answer::Right(cut) => send(&mut outgoing, &identity(message), cut),
+        Answer::Twice => {
+            send(&mut outgoing, &identity(message.clone()), usize::MAX);
+            send(&mut outgoing, &identity(message), 3);
+        }
+        Answer::GoAway => send(&mut outgoing, &identity(message), usize::MAX),
+        Answer::Nothing => std::future::pending().await,
+        Answer::Refuse | Answer::End => {
+            end(&mut outgoing, 14, "queue is full");
+            return Some(());
+        }
+    }
+    end(&mut outgoing, 0, "");
+    if let Answer::GoAway = told {
+        shared.leave.notify_one();
+    }
+    Some(())
+}
+
+async fn stream(
+    mut incoming: RecvStream,
+    (mut respond, head): (SendResponse<Bytes>, Response<()>),
+    shared: &Shared,
+) -> Option<()> {
+    shared.streams.fetch_add(1, Ordering::SeqCst);
+    let mut pending = BytesMut::new();
+    let first = message(&mut incoming, &mut pending).await?;
+    // The head comes with the first answer, as some servers send it.
+    let mut outgoing = respond.send_response(head, false).ok()?;
+    let mut next = Some(first);
+    while let Some(received) = next {
+        let told = shared.answer();
+        match told {
+            Answer::Nothing => std::future::pending().await,
+            Answer::Right(_) | Answer::GoAway | Answer::Twice => {
+                let cut = if let Answer::Right(cut) = told { cut } else { usize::MAX };
+                let infer_response = Some(identity(received));
+                let answer = v2::ModelStreamInferResponse { infer_response, ..Default::default() };
+                send(&mut outgoing, &answer, cut);
+            }
+            Answer::Refuse => {
+                let error_message = "queue is full".to_owned();
+                let refusal = v2::ModelStreamInferResponse { error_message, ..Default::default() };
+                send(&mut outgoing, &refusal, usize::MAX);
+            }
+            Answer::End => {
+                end(&mut outgoing, 13, "gone wrong");
+                return None;
+            }
+        }
+        if let Answer::GoAway = told {
+            shared.leave.notify_one();
+        }
+        next = message(&mut incoming, &mut pending).await;
+    }
+    end(&mut outgoing, 0, "");
     Some(())
 }
 
@@ -333,10 +340,10 @@ fn a_connection_that_takes_no_more_calls_is_replaced() {
 
 #[test]
 fn a_second_answer_to_a_call_is_an_error() {
-    let server = start(|n| if n % 2 == 1 { Answer::Twice } else { Answer::Right(usize::MAX) });
     let folder = tempfile::tempdir().unwrap();
     let rows = rows(folder.path());
     for check in [String::new(), format!("--input x={rows} --expect y={rows}")] {
+        let server = start(|n| if n % 2 == 1 { Answer::Twice } else { Answer::Right(usize::MAX) });
         let ran = run(&server.url, &format!("-c 1 -n 20 --warmup 0 --protocol grpc {check}"));
         let [(kind, count)] = &ran.errors()[..] else { panic!("{:?}", ran.errors()) };
         assert_eq!(kind, "the call has more than one answer");

@@ -70,13 +70,13 @@ mod tests {
     fn files_are_compared_and_a_page_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        json::write(&sample::sweep(&[1, 2]), &path("a.json")).unwrap();
-        json::write(&sample::sweep(&[2, 4]), &path("b.json")).unwrap();
+        json::write(&sample::sweep(&[1, 2]), &mut fs::File::create(path("a.json")).unwrap()).unwrap();
+        json::write(&sample::sweep(&[2, 4]), &mut fs::File::create(path("b.json")).unwrap()).unwrap();
         let mut args =
             CompareArgs { before: path("a.json"), after: path("b.json"), html: Some(path("c.html")) };
         run(&args).unwrap();
         assert!(fs::read_to_string(path("c.html")).unwrap().contains("<h1>a and b</h1>"));
-        json::write(&sample::sweep(&[64]), &path("b.json")).unwrap();
+        json::write(&sample::sweep(&[64]), &mut fs::File::create(path("b.json")).unwrap()).unwrap();
         args.html = None;
         let error = run(&args).unwrap_err().to_string();
         assert!(

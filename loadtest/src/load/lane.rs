@@ -333,7 +333,49 @@ fn pause(lost: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use socket2::{Domain, Socket, Type};
+
     use super::*;
+    use crate::transport::{Endpoint, Protocol};
+
+    /// Nobody takes the connections that wait, and no more may wait: an attempt to connect has no end.
+    #[tokio::test]
+    async fn connecting_before_a_run_ends_in_time_and_when_it_is_to_stop() {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let setting = |timeout| Setting {
+            spec: Spec {
+                mode: Mode::Closed { concurrency: 100 },
+                warmup: Duration::ZERO,
+                duration: None,
+                requests: None,
+                timeout,
+                threads: 1,
+                seed: 1,
+            },
+            endpoint: Endpoint {
+                protocol: Protocol::HttpJson,
+                authority: address.to_string(),
+                addresses: vec![address],
+                connections: 1,
+            },
+            workload: Arc::new(Workload { models: Vec::new() }),
+            stop: Stop::default(),
+        };
+        let share = Share { lane: 0, lanes: 1 };
+        let began = Instant::now();
+        let local = tokio::task::LocalSet::new();
+        let ready = local.run_until(connect(&setting(Duration::from_millis(200)), share)).await;
+        assert_eq!(ready.connections.len(), 100);
+        let stopped = setting(Duration::from_secs(3600));
+        stopped.stop.set("a signal");
+        assert_eq!(local.run_until(connect(&stopped, share)).await.connections.len(), 100);
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    }
 
     #[test]
     fn a_connection_that_keeps_breaking_is_tried_less_and_less() {
