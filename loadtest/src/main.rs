@@ -15,6 +15,7 @@ mod machine;
 mod measurement;
 mod outcome;
 mod outputs;
+mod pace;
 mod plan;
 mod progress;
 mod recorder;
@@ -121,12 +122,12 @@ fn probe_target(target: &Target, args: &LoadArgs) -> ProbeTarget {
 /// The first signal ends the measurement with the figures so far, the second at once.
 fn watch_signals(stop: Stop) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before the thread runs: a signal that comes first would end the program without a word.
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
     let wait = async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return;
-        };
         for time in 0.. {
             tokio::select! {
                 _ = interrupt.recv() => {}

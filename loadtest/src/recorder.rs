@@ -60,8 +60,6 @@ pub(crate) struct Tally {
     pub(crate) items_in_window: u64,
     /// Requests that ended while the window was open.
     pub(crate) ended_in_window: u64,
-    /// All requests that ended, in the warm-up, too.
-    pub(crate) ended: u64,
     /// What the thread used while the window was open.
     pub(crate) thread: ThreadUse,
     /// The first wrong answer, with its values.
@@ -113,7 +111,6 @@ impl Recorder {
             answered_in_window: 0,
             items_in_window: 0,
             ended_in_window: 0,
-            ended: 0,
             thread: ThreadUse::default(),
             example: None,
             last: 0,
@@ -123,7 +120,6 @@ impl Recorder {
 
     /// Takes note that `sent` ended at `now`.
     pub(crate) fn ended(&mut self, sent: &Sent, now: u64, outcome: Result<(), Problem>) {
-        self.tally.ended += 1;
         if (self.window.open..self.window.close).contains(&now) {
             self.tally.ended_in_window += 1;
             if outcome.is_ok() {

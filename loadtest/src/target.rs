@@ -4,7 +4,7 @@ mod requests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tokio::net::TcpStream;
@@ -88,6 +88,21 @@ impl Target {
             }
         }
         Ok(())
+    }
+}
+
+impl Target {
+    /// How long the server takes to answer one request over a new connection; `None` when it does not within
+    /// `patience`.
+    pub(crate) async fn answer_time(&self, patience: Duration) -> Option<Duration> {
+        let request = self.workload.models.first()?.requests.first()?;
+        let mut connection = Opener::new(self.endpoint.clone()).open();
+        let exchange = async {
+            connection.connect().await?;
+            let began = Instant::now();
+            connection.exchange(request).await.map(|()| began.elapsed())
+        };
+        timeout(patience, exchange).await.ok()?.ok()
     }
 }
 

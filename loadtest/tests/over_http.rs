@@ -277,6 +277,45 @@ fn the_highest_rate_that_meets_an_objective_is_found() {
     assert!(ran.out.contains("holds up to"), "{}", ran.out);
 }
 
+/// One request of all takes long, as when something else had the processor: the rate that it was in is tried again.
+#[test]
+fn one_bad_moment_does_not_end_a_search() {
+    let server = Server::start(|n| {
+        if n == 30 {
+            let (never, condition) = (Mutex::new(()), Condvar::new());
+            drop(condition.wait_timeout(never.lock().unwrap(), Duration::from_secs(2)).unwrap());
+        }
+        right()
+    });
+    let ran = run(&server.url, "--find-rate 50:100 --slo max<1500ms -d 1s --warmup 0");
+    assert_eq!(ran.status, 0, "{}{}", ran.out, ran.err);
+    assert_eq!(ran.json["found"]["rate"], 100.0);
+    let rates = ran.json["runs"].as_array().unwrap().iter().map(|run| run["load"]["rate"].as_f64().unwrap());
+    assert_eq!(rates.collect::<Vec<_>>(), [50.0, 50.0, 50.0, 100.0, 100.0], "and the last is confirmed");
+}
+
+/// 200 a second can be answered and 400 are due: all are answered in the end, as the rest is waited for.
+#[test]
+fn a_rate_that_a_server_does_not_keep_up_with_is_a_miss() {
+    let slow = |_| {
+        let (never, condition) = (Mutex::new(()), Condvar::new());
+        drop(condition.wait_timeout(never.lock().unwrap(), Duration::from_millis(5)).unwrap());
+        right()
+    };
+    let server = Server::counting(slow);
+    let args = "-d 2s --warmup 500ms --max-connections 1 --slo errors<1%";
+    let ran = run(&server.url, &format!("--rate 400 {args}"));
+    assert_eq!((ran.status, ran.errors()), (3, vec![]), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("missed  keeps up with the rate"), "{}", ran.out);
+    assert!(ran.out.contains("of what was due was answered in the measured time"), "{}", ran.out);
+    // Some 400 in the measured time, of 1000 from the warm-up to the last answer.
+    let counted = ran.figure("/server/models/m/requests");
+    assert!((200.0..=500.0).contains(&counted), "{counted}");
+    let ran = run(&server.url, &format!("--rate 50 {args}"));
+    assert_eq!(ran.status, 0, "{}{}", ran.out, ran.err);
+    assert!(ran.figure("/server/models/m/requests") <= 110.0, "{}", ran.run());
+}
+
 #[test]
 fn a_trace_and_a_ramp_send_what_they_say() {
     let server = Server::start(|_| right());

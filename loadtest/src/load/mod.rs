@@ -64,6 +64,7 @@ pub(crate) struct Setting {
 #[derive(Debug)]
 pub(crate) struct Running {
     threads: Vec<thread::JoinHandle<anyhow::Result<Tally>>>,
+    begin: Arc<Begin>,
     /// What they see, second by second; ends when they do.
     pub(crate) pieces: Receiver<Piece>,
 }
@@ -88,10 +89,15 @@ pub(crate) fn start(setting: &Setting) -> anyhow::Result<Running> {
         thread::Builder::new().name(format!("load-{lane}")).spawn(work)
     });
     let threads = threads.collect::<Result<_, _>>().context("cannot start a thread")?;
-    Ok(Running { threads, pieces })
+    Ok(Running { threads, begin, pieces })
 }
 
 impl Running {
+    /// How long requests have been sent; `None` while connections are opened.
+    pub(crate) fn elapsed(&self) -> Option<Duration> {
+        self.begin.clock.get().map(|clock| Duration::from_nanos(clock.now()))
+    }
+
     /// Waits for the threads.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod process;
 mod process_tree;
 mod prometheus;
 mod statistics;
+mod window;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use volley_client::{ClientError, GrpcClient, GrpcOptions, HttpClient, HttpOption
 pub(crate) use self::difference::Observed;
 use self::metrics::Metrics;
 use self::process::{Found, ProcessReading};
+pub(crate) use self::window::Readings;
 
 /// Where to look beside the server's own address.
 #[derive(Clone, Debug, Default, clap::Args)]
