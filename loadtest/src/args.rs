@@ -173,6 +173,13 @@ pub(crate) struct InputArgs {
     pub(crate) scale: Scale,
 }
 
+impl InputArgs {
+    /// Whether no file gives the requests.
+    pub(crate) fn is_random(&self) -> bool {
+        self.input.iter().all(File::is_random)
+    }
+}
+
 /// What should come of it.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Checks")]

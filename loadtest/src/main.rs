@@ -29,6 +29,7 @@ mod target;
 mod thread_time;
 mod trace;
 mod transport;
+mod usage;
 mod workload;
 
 use std::io::{self, Write};
@@ -42,7 +43,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use crate::args::{Cli, Command, LoadArgs};
-use crate::measurement::Measurement;
+use crate::measurement::{Measurement, Run};
 use crate::outputs::Outputs;
 use crate::plan::Plan;
 use crate::progress::Progress;
@@ -59,6 +60,8 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
 const MISSED: u8 = 3;
+/// Requests of a file that are tried before the load.
+const TRIED: usize = 32;
 /// Characters of an error.
 const LONGEST_ERROR: usize = 4000;
 
@@ -71,7 +74,7 @@ fn main() -> ExitCode {
             Err(error) => return failed(&error, BAD_USAGE),
         },
     };
-    done.unwrap_or_else(|error| failed(&error, FAILED))
+    done.unwrap_or_else(|error| failed(&error, if usage::is_bad(&error) { BAD_USAGE } else { FAILED }))
 }
 
 fn failed(error: &anyhow::Error, status: u8) -> ExitCode {
@@ -95,7 +98,9 @@ fn measured(args: &LoadArgs, plan: Plan, control: &Runtime) -> anyhow::Result<Ex
     let mut outputs = Outputs::open(&args.output)?;
     let progress = Progress::new(args.output.quiet);
     let target = control.block_on(stop.unless(Target::find(args)))??;
-    let trying = stop.unless(target.try_out(args.extent.timeout));
+    // Random requests are alike; those of a file may each be wrong.
+    let each = if args.input.is_random() { 1 } else { TRIED };
+    let trying = stop.unless(target.try_out(args.extent.timeout, each));
     LocalSet::new().block_on(control, trying)??;
     let wanted = probe_target(&target, args);
     let probe = control.block_on(stop.unless(Probe::find(&wanted, &args.target.probe)))?;
@@ -155,6 +160,16 @@ fn verdict(measurement: &Measurement) -> anyhow::Result<ExitCode> {
         let why = report::table::kinds(run).into_iter().next();
         let why = why.map_or_else(|| "none was answered".to_owned(), |(kind, _)| kind);
         return Err(anyhow!("{}: no request was answered well: {why}", report::remarks::run_name(run)));
+    }
+    // An objective on errors says how many wrong answers are too many; without one, none is right.
+    let on_errors =
+        |run: &Run| run.objectives.iter().any(|judged| judged.objective.trim().starts_with("errors"));
+    if let Some(run) = measurement.runs.iter().find(|run| run.wrong_answers > 0 && !on_errors(run)) {
+        let (name, wrong) = (report::remarks::run_name(run), units::count(run.wrong_answers));
+        return Err(anyhow!(
+            "{name}: {wrong} answers are wrong: {}",
+            run.wrong_example.as_deref().unwrap_or_default()
+        ));
     }
     let missed = match &measurement.found {
         Some(found) => found.rate.is_none(),

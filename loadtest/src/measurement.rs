@@ -104,6 +104,9 @@ pub(crate) struct Run {
     pub(crate) errors: BTreeMap<String, u64>,
     /// Answers that differ from what was expected; they are in `errors`, too.
     pub(crate) wrong_answers: u64,
+    /// The first of them: which request, and how it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wrong_example: Option<String>,
     /// Answered well, each second.
     pub(crate) requests_per_second: f64,
     pub(crate) items_per_second: f64,

@@ -104,6 +104,7 @@ pub(crate) fn run(
         unanswered: sum(|tally| tally.unanswered),
         errors: errors(tallies),
         wrong_answers: sum(|tally| tally.wrong_answers),
+        wrong_example: tallies.iter().find_map(|tally| tally.example.clone()),
         requests_per_second: per_second(sum(|tally| tally.answered_in_window)),
         items_per_second: per_second(sum(|tally| tally.items_in_window)),
         latency: Latency::of(&latency),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::args::{ExtentArgs, LoadArgs, ShapeArgs, Spacing, Span};
+use crate::args::{ExtentArgs, LoadArgs, OutputArgs, ShapeArgs, Spacing, Span};
 use crate::arrivals::Pattern;
 use crate::load::{Mode, Spec};
 use crate::measurement::{Arrivals, Load};
@@ -15,6 +15,9 @@ use crate::trace;
 
 /// Without anything that ends a run.
 const DURATION: Duration = Duration::from_secs(10);
+
+/// A trace whose requests come all at once is measured for so long.
+const SHORTEST_TRACE: Duration = Duration::from_millis(100);
 
 /// What is run.
 #[derive(Clone, Debug)]
@@ -41,6 +44,7 @@ impl Plan {
         let (shape, extent) = (&args.shape, &args.extent);
         ensure!(extent.timeout > Duration::ZERO, "--timeout 0 leaves no time to answer");
         ensure!(extent.duration != Some(Duration::ZERO), "--duration 0 leaves nothing to measure");
+        distinct(&args.output)?;
         if let Some(bounds) = &shape.find_rate {
             let bounds = bounds.as_ref().map(|span| pair(span, "--find-rate", "LOW:HIGH")).transpose()?;
             let rising = bounds.is_none_or(|(low, high)| 0.0 < low && low < high);
@@ -58,6 +62,13 @@ impl Plan {
             return Ok(Plan::Runs(vec![ramp(from, to, extent)]));
         }
         let rates = rates(shape)?;
+        if let (Some(duration), Some(rate)) = (extent.duration, rates.iter().copied().reduce(f64::min)) {
+            let seconds = duration.as_secs_f64();
+            ensure!(
+                rate * seconds > 1.0 - 1e-9,
+                "no request is due in {seconds} s at {rate}/s; measure longer with --duration"
+            );
+        }
         if !rates.is_empty() {
             return Ok(Plan::Runs(rates.iter().map(|rate| open(*rate, shape.arrivals, extent)).collect()));
         }
@@ -67,6 +78,16 @@ impl Plan {
         }
         Ok(Plan::Runs(concurrency.iter().map(|concurrency| closed(*concurrency, extent)).collect()))
     }
+}
+
+/// Results that would overwrite each other are refused.
+fn distinct(output: &OutputArgs) -> anyhow::Result<()> {
+    let files = [("--json", &output.json), ("--csv", &output.csv), ("--html", &output.html)];
+    for (at, (option, file)) in files.iter().enumerate() {
+        let same = files[at + 1..].iter().find(|(_, other)| file.is_some() && file == other);
+        ensure!(same.is_none(), "{option} and {} are the same file", same.map_or("", |(other, _)| other));
+    }
+    Ok(())
 }
 
 /// An open loop at `rate`.
@@ -94,10 +115,12 @@ fn ramp(from: f64, to: f64, extent: &ExtentArgs) -> Planned {
 
 fn replay(times: Vec<u64>, extent: &ExtentArgs) -> Planned {
     let last = times.last().copied().unwrap_or_default();
-    let whole = Duration::from_nanos(last.saturating_add(1));
+    // As long after the last as requests are apart, and never so short that a rate means nothing.
+    let gap = last / u64::try_from(times.len().saturating_sub(1)).unwrap_or(1).max(1);
+    let whole = Duration::from_nanos(last.saturating_add(gap)).max(SHORTEST_TRACE);
     let duration = extent.duration.map_or(whole, |duration| duration.min(whole));
     #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 requests")]
-    let rate = times.len() as f64 / whole.as_secs_f64().max(1.0);
+    let rate = times.len() as f64 / whole.as_secs_f64();
     let pattern = Pattern::Trace(Arc::from(times));
     // What came first in a trace belongs to it.
     let spec =
@@ -192,10 +215,11 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "1\n3\n5\n").unwrap();
         let run = runs(&format!("--trace {} --trace-speed 2", file.path().display())).remove(0);
-        assert_eq!(run.spec.duration, Some(Duration::from_nanos(2_000_000_001)));
+        // Two seconds, and one more until a fourth would have come.
+        assert_eq!(run.spec.duration, Some(Duration::from_secs(3)));
         assert_eq!(run.spec.warmup, Duration::ZERO);
         assert!(
-            matches!(run.load, Load::Open { rate, arrivals: Arrivals::Trace } if (rate - 1.5).abs() < 1e-6)
+            matches!(run.load, Load::Open { rate, arrivals: Arrivals::Trace } if (rate - 1.0).abs() < 1e-6)
         );
     }
 
@@ -216,6 +240,8 @@ mod tests {
             ("--concurrency 0", "from 1"),
             ("--timeout 0", "no time to answer"),
             ("--duration 0", "nothing to measure"),
+            ("--rate 0.1 -d 1s", "no request is due in 1 s at 0.1/s"),
+            ("--json a --html b --csv a", "--json and --csv are the same file"),
             ("--trace no/such", "cannot read no/such"),
         ] {
             let error = plan(text).unwrap_err();

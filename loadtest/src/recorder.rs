@@ -134,7 +134,9 @@ impl Recorder {
         self.tally.last = now;
         self.tally.requests += 1;
         self.piece.requests += 1;
-        if self.scheduled {
+        // What reached no server waited for connections, and not for the generator.
+        let reached = !matches!(outcome, Err(Problem::Failure(Failure::Unreachable(_) | Failure::Broken(_))));
+        if self.scheduled && reached {
             self.tally.send_lag.saturating_record(sent.at.saturating_sub(sent.due.max(sent.free)).max(1));
         }
         match outcome {
@@ -234,6 +236,16 @@ mod tests {
         let tally = recorder.finish();
         assert_eq!((tally.requests, tally.answered_in_window, tally.items_in_window), (2, 2, 8));
         assert_eq!(tally.send_lag.len(), 2);
+    }
+
+    #[test]
+    fn the_generator_is_not_late_for_a_server_that_is_gone() {
+        let (mut recorder, _pieces) = recorder();
+        for failure in [Failure::Unreachable(String::new()), Failure::Broken(String::new())] {
+            recorder.ended(&sent(SECOND), SECOND, Err(Problem::Failure(failure)));
+        }
+        recorder.ended(&sent(SECOND), SECOND, Err(Problem::Failure(Failure::Failed(String::new()))));
+        assert_eq!(recorder.finish().send_lag.len(), 1);
     }
 
     #[test]

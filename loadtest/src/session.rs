@@ -48,7 +48,7 @@ impl Session<'_> {
                     for repeat in 0..repeats {
                         if !self.stop.is_set() {
                             let run = self.run(planned, repeat)?;
-                            measurement.runs.push(run);
+                            measurement.runs.extend(self.begun(run));
                         }
                     }
                 }
@@ -79,9 +79,6 @@ impl Session<'_> {
         let window = measured(&setting, &tallies, shown.finish(), self.stop.is_set());
         let slo = self.args.check.slo.as_ref();
         let mut run = outcome::run((planned.load.clone(), repeat), &tallies, timeline, window, slo);
-        if let Some(example) = tallies.iter().find_map(|tally| tally.example.as_ref()) {
-            self.progress.remark(&format!("first {example}"));
-        }
         let ended: u64 = tallies.iter().map(|tally| tally.ended_in_window).sum();
         let late = readings.remark();
         let after = readings.after.unwrap_or_else(|| self.control.block_on(self.probe.read()));
@@ -90,6 +87,12 @@ impl Session<'_> {
         run.server = observed.server;
         self.progress.ended(&run);
         Ok(run)
+    }
+
+    /// `run`, unless it was stopped before anything in it was measured.
+    fn begun(&self, run: Run) -> Option<Run> {
+        let nothing = run.requests == 0 && run.unanswered == 0;
+        (!nothing || !self.stop.is_set()).then_some(run)
     }
 
     /// Takes what the threads see until they end, and reads the server's counters when they are due.

@@ -14,8 +14,9 @@ use volley_client::{
 };
 
 use crate::args::{LoadArgs, Model};
-use crate::transport::{Endpoint, Failure, Opener, Protocol};
-use crate::workload::Workload;
+use crate::transport::{Connection, Endpoint, Failure, Opener, Protocol};
+use crate::usage;
+use crate::workload::{ModelRequests, Workload};
 
 /// How long the server may take for what is asked before the load.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,43 +48,61 @@ impl Target {
     /// When nothing listens there, a model is not there, or the inputs do not fit it.
     pub(crate) async fn find(args: &LoadArgs) -> anyhow::Result<Target> {
         let protocol = args.target.protocol;
-        let client = Client::new(protocol, args.target.url.as_deref())?;
-        let addresses = reachable(client.authority(), &client.address()).await?;
+        let patience = PATIENCE.min(args.extent.timeout);
+        let client = Client::new(protocol, args.target.url.as_deref(), patience).map_err(usage::bad)?;
+        let addresses = reachable(client.authority(), &client.address(), patience).await?;
         let endpoint = Endpoint {
             protocol,
             authority: client.authority().to_owned(),
             addresses,
             connections: args.extent.connections.into(),
         };
-        let server = timeout(PATIENCE, client.server_metadata()).await.ok().and_then(Result::ok);
+        let server = match client.server_metadata().await {
+            // Whatever else is asked would have no answer, either.
+            Err(error @ ClientError::Timeout { .. }) => return Err(error.into()),
+            server => server.ok(),
+        };
         let server = server.map(|server| format!("{} {}", server.name, server.version).trim().to_owned());
         let workload = Arc::new(requests::workload(&client, args).await?);
         let url = client.address();
         Ok(Target { url, endpoint, workload, server: server.filter(|server| !server.is_empty()) })
     }
 
-    /// Sends one request to each model. What would fail every time fails here, in one line.
+    /// Sends the first requests to each model. What would fail every time fails here, in one line.
     ///
     /// # Errors
-    /// When the server refuses a request and would refuse it again, breaks off, or does not answer within `patience`.
-    pub(crate) async fn try_out(&self, patience: Duration) -> anyhow::Result<()> {
+    /// When the server refuses one of the first `each` requests and would refuse it again, breaks off, or does not answer within `patience`.
+    pub(crate) async fn try_out(&self, patience: Duration, each: usize) -> anyhow::Result<()> {
         let opener = Opener::new(self.endpoint.clone());
         for model in &self.workload.models {
-            let request = model.requests.first().context("a model has no request")?;
             let mut connection = opener.open();
+            self.try_requests(&mut connection, model, (patience, each)).await?;
+        }
+        Ok(())
+    }
+
+    async fn try_requests(
+        &self,
+        connection: &mut Connection,
+        model: &ModelRequests,
+        (patience, each): (Duration, usize),
+    ) -> anyhow::Result<()> {
+        for (at, request) in model.requests.iter().enumerate().take(each) {
+            let number = at + 1;
             match timeout(patience, connection.exchange(request)).await {
                 // Overload passes, and is what a measurement is about.
                 Ok(Ok(()) | Err(Failure::Failed(_))) => {}
                 Ok(Err(Failure::Refused(reason))) => {
-                    bail!("model {:?} refuses the request: {reason}", model.model)
+                    bail!("model {:?} refuses {}: {reason}", model.model, which(number))
                 }
                 Ok(Err(Failure::Broken(reason) | Failure::Unreachable(reason))) => {
-                    bail!("model {:?} does not answer the first request: {reason}", model.model)
+                    bail!("model {:?} does not answer {}: {reason}", model.model, which(number))
                 }
                 Err(_) => bail!(
-                    "model {:?} does not answer the first request within {patience:?}: does the server hang? if it \
-                     only needs longer, give it more --timeout",
-                    model.model
+                    "model {:?} does not answer {} within {patience:?}: does the server hang? if it only needs longer, \
+                     give it more --timeout",
+                    model.model,
+                    which(number)
                 ),
             }
         }
@@ -107,16 +126,26 @@ impl Target {
 }
 
 impl Client {
-    fn new(protocol: Protocol, url: Option<&str>) -> anyhow::Result<Client> {
+    fn new(protocol: Protocol, url: Option<&str>, timeout: Duration) -> anyhow::Result<Client> {
         let client = if protocol.is_http() {
-            let (timeout, max_response_bytes) = (PATIENCE, MAX_METADATA_BYTES);
-            let options = HttpOptions { timeout, max_response_bytes, max_idle_connections: 1 };
+            let options =
+                HttpOptions { timeout, max_response_bytes: MAX_METADATA_BYTES, max_idle_connections: 1 };
             Client::Http(Box::new(HttpClient::with_options(url.unwrap_or("http://localhost:8000"), options)?))
         } else {
-            let options = GrpcOptions { timeout: PATIENCE, max_response_bytes: MAX_METADATA_BYTES };
+            let options = GrpcOptions { timeout, max_response_bytes: MAX_METADATA_BYTES };
             Client::Grpc(GrpcClient::with_options(url.unwrap_or("http://localhost:8001"), options)?)
         };
         Ok(client)
+    }
+
+    /// `error`, with what is likely when a connection ends without an answer.
+    fn unanswered(&self, error: ClientError) -> anyhow::Error {
+        let broke = matches!(error, ClientError::Disconnected { .. } | ClientError::Protocol { .. });
+        let hint = match self {
+            Client::Http(_) => "it does not speak HTTP: if that is its gRPC port, add --protocol grpc",
+            Client::Grpc(_) => "it does not speak gRPC: if that is its HTTP port, leave out --protocol grpc",
+        };
+        if broke { anyhow::Error::from(error).context(hint) } else { error.into() }
     }
 
     fn address(&self) -> String {
@@ -149,16 +178,21 @@ impl Client {
     }
 }
 
+/// What the request with a number is called.
+fn which(number: usize) -> String {
+    if number == 1 { "the first request".to_owned() } else { format!("request {number}") }
+}
+
 /// The address that takes connections, of those that the name has.
-async fn reachable(authority: &str, url: &str) -> anyhow::Result<Vec<SocketAddr>> {
+async fn reachable(authority: &str, url: &str, patience: Duration) -> anyhow::Result<Vec<SocketAddr>> {
     let found = tokio::net::lookup_host(authority).await;
     let addresses: Vec<_> = found.with_context(|| format!("{url}: its host has no address"))?.collect();
     let mut last = anyhow!("its host has no address");
     for address in addresses {
-        match timeout(PATIENCE, TcpStream::connect(address)).await {
+        match timeout(patience, TcpStream::connect(address)).await {
             Ok(Ok(_)) => return Ok(vec![address]),
             Ok(Err(error)) => last = error.into(),
-            Err(_) => last = anyhow!("no answer within {} s", PATIENCE.as_secs()),
+            Err(_) => last = anyhow!("no answer within {patience:?}"),
         }
     }
     Err(last.context(format!("cannot connect to {url}: is the server running there")))

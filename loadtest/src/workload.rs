@@ -43,6 +43,11 @@ impl Workload {
         &self.models[place.model].requests[place.request]
     }
 
+    /// What the request at `place` is called: those of a model are counted from 1, in the order of their file.
+    pub(crate) fn name(&self, place: Place) -> String {
+        format!("request {} of {:?}", place.request + 1, self.models[place.model].model)
+    }
+
     /// Bytes of a body, the mean over those sent.
     #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 bytes")]
     pub(crate) fn mean_bytes(&self) -> f64 {

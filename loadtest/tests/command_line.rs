@@ -38,7 +38,7 @@ fn a_server_that_is_not_there_is_one_line() {
         assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
         assert!(ran.err.contains(&format!("cannot connect to http://127.0.0.1:{port}")), "{}", ran.err);
     }
-    fails("--model m --url https://localhost", 1, "does not speak TLS");
+    fails("--model m --url https://localhost", 2, "does not speak TLS");
     fails("--model m --url http://no-such-host.invalid", 1, "its host has no address");
 }
 
@@ -51,10 +51,10 @@ fn a_model_or_a_shape_that_is_not_there_is_one_line() {
     assert_eq!(refused.status, 1);
     assert_eq!(
         refused.err.trim(),
-        r#"volley-load: model "m" refuses the request: status 400: unexpected shape for input 'x'"#
+        r#"volley-load: model "m" refuses the first request: status 400: unexpected shape for input 'x'"#
     );
     let shape = run(&server.url, "--shape x=1,3");
-    assert_eq!(shape.status, 1);
+    assert_eq!(shape.status, 2);
     assert!(shape.err.contains("its shape is [1,3], but input \"x\" of model \"m\" takes FP32 [-1,2]"));
 }
 
@@ -67,6 +67,40 @@ fn a_server_that_does_not_answer_the_first_request_is_one_line() {
     let closing = Server::start(|_| Reply::Last(Vec::new()));
     let ran = run(&closing.url, "");
     assert!(ran.err.contains("the connection was closed without an answer"), "{}", ran.err);
+}
+
+/// A port that speaks something else, or nothing, is told so, and soon.
+#[test]
+fn a_port_that_is_not_a_v2_servers_is_told_from_one_that_is() {
+    let bytes = Server::start(|_| right());
+    let ran = run(&bytes.url, "--protocol grpc");
+    assert!(ran.err.contains("leave out --protocol grpc"), "{}", ran.err);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    for protocol in ["http-json", "grpc"] {
+        let ran = run(&url, &format!("--timeout 300ms --protocol {protocol}"));
+        assert!(ran.err.contains("no complete answer within 300ms"), "{}", ran.err);
+    }
+    let closing = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", closing.local_addr().unwrap());
+    std::thread::spawn(move || closing.incoming().for_each(drop));
+    let ran = run(&url, "");
+    assert!(ran.err.contains("add --protocol grpc") && ran.status == 1, "{}", ran.err);
+}
+
+/// Every request of a file is tried, so that one that is wrong is named before the load.
+#[test]
+fn a_wrong_request_of_a_file_is_named() {
+    let server = Server::with_metadata(false, |n| match n {
+        1 => Reply::Bytes(answer("400 Bad Request", r#"{"error":"no such input"}"#)),
+        _ => right(),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.jsonl");
+    std::fs::write(&file, "{\"inputs\":[]}\n".repeat(3)).unwrap();
+    let ran = run(&server.url, &format!("-n 10 --input {}", file.display()));
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("refuses request 2: status 400: no such input"), "{}", ran.err);
 }
 
 /// What a server says cannot move the cursor of who reads it.

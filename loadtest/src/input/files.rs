@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
 use volley_client::input::{self, Array, Wanted};
-use volley_client::{EncodedResponse, ModelMetadata, Tensor, TensorMetadata};
+use volley_client::{ClientError, EncodedResponse, ModelMetadata, Tensor, TensorMetadata};
 
 use super::{Content, File, MAX_BYTES, Sources, rows, too_many_bytes};
 
@@ -49,13 +49,24 @@ pub(crate) fn expected(files: &[File], batch: Option<i64>) -> anyhow::Result<Vec
     {
         let text = text(path)?;
         let whole = is(path, &["json"]).then_some(&text[..]);
-        let answers = whole.into_iter().chain(text.lines().filter(|_| whole.is_none()));
-        let answers = answers.filter(|answer| !answer.trim().is_empty());
-        let decode = |answer: &str| {
-            let answer = EncodedResponse::new(Bytes::copy_from_slice(answer.as_bytes()), None).decode();
-            answer.map(|answer| answer.outputs).with_context(|| format!("{} is no answer", path.display()))
+        let answers = whole.into_iter().chain(text.lines().filter(|_| whole.is_none())).enumerate();
+        let answers = answers.filter(|(_, answer)| !answer.trim().is_empty());
+        let decode = |(at, answer): (usize, &str)| match EncodedResponse::new(
+            Bytes::copy_from_slice(answer.as_bytes()),
+            None,
+        )
+        .decode()
+        {
+            Ok(answer) => Ok(answer.outputs),
+            // Its own words ask about a server, and this is a file.
+            Err(ClientError::Protocol { reason }) => {
+                Err(anyhow!("{}: line {} is no V2 answer: {reason}", path.display(), at + 1))
+            }
+            Err(error) => Err(anyhow!("{}: line {}: {error}", path.display(), at + 1)),
         };
-        return answers.map(decode).collect();
+        let answers: Vec<_> = answers.map(decode).collect::<anyhow::Result<_>>()?;
+        ensure!(!answers.is_empty(), "{} has no answer", path.display());
+        return Ok(answers);
     }
     let mut columns = Vec::new();
     for file in files {
@@ -128,8 +139,11 @@ fn bodies(path: &Path) -> anyhow::Result<Option<Vec<Bytes>>> {
         return Ok(None);
     }
     let text = text(path)?;
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    let body = |line| request(line)?.with_context(|| format!("{}: a line is no V2 request", path.display()));
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let body = |(at, line)| -> anyhow::Result<Bytes> {
+        let body = request(line).with_context(|| format!("line {}", at + 1))?;
+        body.with_context(|| format!("{}: line {} is no V2 request", path.display(), at + 1))
+    };
     let bodies: Vec<Bytes> = lines.map(body).collect::<anyhow::Result<_>>()?;
     ensure!(!bodies.is_empty(), "{} has no request", path.display());
     Ok(Some(bodies))

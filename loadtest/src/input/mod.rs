@@ -37,6 +37,13 @@ pub(crate) struct File {
     pub(crate) path: PathBuf,
 }
 
+impl File {
+    /// Whether it is no file, but the word for random contents.
+    pub(crate) fn is_random(&self) -> bool {
+        self.name.is_none() && self.path.as_os_str() == "random"
+    }
+}
+
 impl FromStr for File {
     type Err = anyhow::Error;
 

@@ -14,11 +14,12 @@ use super::slot::{Cut, Slot};
 use super::{Mode, Setting, Spec, nanos, part};
 use crate::arrivals::{Arrivals, Schedule, Share};
 use crate::clock::Clock;
+use crate::expect::Wrong;
 use crate::recorder::{Piece, Problem, Recorder, Sent, Tally, Window};
 use crate::stop::Stop;
 use crate::thread_time::ThreadTime;
 use crate::transport::{Connection, Failure, Opener};
-use crate::workload::{Picker, Prepared, Workload};
+use crate::workload::{Picker, Place, Prepared, Workload};
 
 /// How long nothing may accept connections before the server counts as gone.
 const GONE: u64 = 2_000_000_000;
@@ -177,7 +178,7 @@ impl Lane {
             Ok(Ok(())) => {
                 self.unreachable_since.set(None);
                 slot.recover();
-                checked(request, connection)
+                checked(request, connection).map_err(|problem| self.located(problem, place))
             }
             Ok(Err(failure)) => Err(Problem::Failure(failure)),
             Err(Cut::Timeout) => Err(Problem::Timeout),
@@ -198,6 +199,17 @@ impl Lane {
             None if request.expected.is_none() => Some(Freed { answered, ready: answered }),
             None => Some(Freed { answered, ready: self.clock.now() }),
             Some(failure) => self.back_off(slot, answered, &failure).await,
+        }
+    }
+
+    /// A wrong answer with the request that it is to.
+    #[cold]
+    fn located(&self, problem: Problem, place: Place) -> Problem {
+        match problem {
+            Problem::Wrong(Wrong { kind, detail }) => {
+                Problem::Wrong(Wrong { kind, detail: format!("{}: {detail}", self.workload.name(place)) })
+            }
+            other => other,
         }
     }
 

@@ -1,13 +1,16 @@
 //! A measurement as a JSON file, which `compare` reads again.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
 use crate::measurement::{Measurement, SCHEMA};
+
+/// Bytes of a file that are read: measurements are far smaller, and some files have no end.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// Writes `measurement` to `out`.
 ///
@@ -29,7 +32,9 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Measurement> {
         schema: String,
     }
     let name = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    let mut text = String::new();
+    let file = fs::File::open(path).with_context(|| format!("cannot read {name}"))?;
+    file.take(MAX_BYTES).read_to_string(&mut text).with_context(|| format!("cannot read {name}"))?;
     let no_measurement =
         || format!("{name} is not a measurement of volley-load; make one with its option that writes JSON");
     let Header { schema } = serde_json::from_str(&text).with_context(no_measurement)?;

@@ -102,6 +102,7 @@ pub(crate) fn run(load: &Load, seed: u64) -> Run {
         unanswered: 0,
         errors: BTreeMap::new(),
         wrong_answers: 0,
+        wrong_example: None,
         requests_per_second: rate,
         items_per_second: rate,
         latency,

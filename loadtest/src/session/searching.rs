@@ -30,7 +30,7 @@ impl Session<'_> {
                 self.settle(rest);
                 let run = self.run(&planned, repeat)?;
                 let met = run.objectives.iter().all(|judged| judged.met);
-                measurement.runs.push(run);
+                measurement.runs.extend(self.begun(run));
                 if self.stop.is_set() {
                     return Ok(());
                 }
@@ -67,7 +67,8 @@ impl Session<'_> {
                 return;
             }
             // Ends early when the measurement is to end.
-            let _ = self.control.block_on(self.stop.unless(tokio::time::sleep(LOOK)));
+            let pause = async { tokio::time::sleep(LOOK).await };
+            let _ = self.control.block_on(self.stop.unless(pause));
         }
     }
 

@@ -11,7 +11,11 @@ use crate::args::{LoadArgs, Model};
 use crate::expect::Expected;
 use crate::input::{self, Content, MAX_BYTES, Sources};
 use crate::transport::Protocol;
+use crate::usage;
 use crate::workload::{ModelRequests, Prepared, Workload};
+
+/// The code of gRPC for a method that a server does not have.
+const UNIMPLEMENTED: i32 = 12;
 
 /// Bytes that prepared requests may still have.
 #[derive(Debug)]
@@ -69,20 +73,20 @@ pub(super) async fn workload(client: &Client, args: &LoadArgs) -> anyhow::Result
     let sources = sources(args);
     let expected = match &args.check.expect[..] {
         [] => Vec::new(),
-        files => input::expected(files, sources.batch).context("--expect")?,
+        files => input::expected(files, sources.batch).context("--expect").map_err(usage::bad)?,
     };
     let total: f64 = args.target.model.iter().map(|model| model.weight).sum();
     let mut known = Vec::new();
     for model in &args.target.model {
-        known.push(metadata(client, model).await?);
+        known.push(metadata(client, model, !sources.files.is_empty()).await?);
     }
     let inputs: Vec<_> = known.iter().flatten().flat_map(|metadata| metadata.inputs.clone()).collect();
-    input::check_names(&inputs, &sources)?;
+    input::check_names(&inputs, &sources).map_err(usage::bad)?;
     let mut models = Vec::new();
     let mut budget = Budget { left: MAX_BYTES };
     for (model, metadata) in args.target.model.iter().zip(known) {
-        let contents = input::contents(&model.name, metadata.as_ref(), &sources)?;
-        let expected = spread(&expected, contents.len(), args)?;
+        let contents = input::contents(&model.name, metadata.as_ref(), &sources).map_err(usage::bad)?;
+        let expected = spread(&expected, contents.len(), args).map_err(usage::bad)?;
         let mut prepare =
             |(content, expected): (&Content, Option<Arc<Expected>>)| -> anyhow::Result<Prepared> {
                 let (bytes, body_bytes) = client.encode(model, args.target.protocol, content)?;
@@ -101,8 +105,12 @@ pub(super) async fn workload(client: &Client, args: &LoadArgs) -> anyhow::Result
     Ok(Workload { models })
 }
 
-/// The metadata of `model`; `None` when the server does not tell of any model.
-async fn metadata(client: &Client, model: &Model) -> anyhow::Result<Option<ModelMetadata>> {
+/// The metadata of `model`; `None` when the server does not tell of any model, or tells nothing and `can_do_without`.
+async fn metadata(
+    client: &Client,
+    model: &Model,
+    can_do_without: bool,
+) -> anyhow::Result<Option<ModelMetadata>> {
     match client.model_metadata(model).await {
         // A server that knows only inference answers, too; and then without inputs nothing is known.
         Ok(metadata) => Ok(Some(metadata).filter(|metadata| !metadata.inputs.is_empty())),
@@ -112,15 +120,18 @@ async fn metadata(client: &Client, model: &Model) -> anyhow::Result<Option<Model
         Err(ClientError::Rpc { code, message }) if message.contains(&model.name) => {
             bail!("the server has no model {:?}: {code:?}: {message}", model.name)
         }
-        Err(_) => Ok(None),
+        Err(ClientError::Status { status: 404 | 405 | 501, .. }) => Ok(None),
+        // Of gRPC only this says that there is no such method.
+        Err(ClientError::Rpc { code, .. }) if i32::from(code) == UNIMPLEMENTED => Ok(None),
+        Err(_) if can_do_without => Ok(None),
+        Err(error) => Err(client.unanswered(error)).context("cannot ask what the model takes"),
     }
 }
 
 fn sources(args: &LoadArgs) -> Sources {
     let input = &args.input;
-    let random = |file: &input::File| file.name.is_none() && file.path.as_os_str() == "random";
     Sources {
-        files: input.input.iter().filter(|file| !random(file)).cloned().collect(),
+        files: input.input.iter().filter(|file| !file.is_random()).cloned().collect(),
         shapes: input.shape.clone(),
         ranges: input.range.clone(),
         string_lengths: input.string_length.clone(),

@@ -82,7 +82,7 @@ fn whole_requests_are_kept_as_they_are() {
     };
     assert_eq!(bodies(&["a.json"]).unwrap(), [r#"{"inputs": [], "x": 1}"#]);
     assert_eq!(bodies(&["b.jsonl"]).unwrap(), [r#"{"inputs":[]}"#, r#"{"inputs":[1]}"#]);
-    assert!(bodies(&["c.jsonl"]).unwrap_err().contains("a line is no V2 request"));
+    assert!(bodies(&["c.jsonl"]).unwrap_err().contains("is no V2 request"));
     assert!(bodies(&["d.json"]).unwrap_err().contains("without \"inputs\""));
     assert!(bodies(&["none.json"]).unwrap_err().contains("cannot read"));
 }
@@ -184,6 +184,22 @@ fn answers_are_read_from_json_and_arrays() {
     assert_eq!(read(None, "two.jsonl").unwrap().len(), 2);
     let rows = read(Some("y"), "y.npy").unwrap();
     assert_eq!((rows.len(), rows[2][0].to_vec::<u8>().unwrap()), (3, vec![5, 6]));
-    assert!(read(None, "bad.jsonl").unwrap_err().contains("is no answer"));
+    assert!(read(None, "bad.jsonl").unwrap_err().contains("line 1 is no V2 answer"));
     assert!(read(None, "y.npy").unwrap_err().contains("NAME=FILE.npy"));
+}
+
+#[test]
+fn a_bad_line_is_named() {
+    let request = br#"{"inputs":[{"name":"x","datatype":"UINT8","shape":[1],"data":[1]}]}"#;
+    let lines = [request.as_slice(), b"\n\nnot json\n"].concat();
+    let answers = b"{\"outputs\":[]}\n{\"outputs\":1}\n";
+    let folder = folder(&[("a.jsonl", &lines), ("b.jsonl", answers), ("c.jsonl", b"\n")]);
+    assert!(read(&folder, &["a.jsonl"], None, None).unwrap_err().contains("line 3"));
+    let answer = |name: &str| {
+        let file = File { name: None, path: folder.path().join(name) };
+        format!("{:#}", expected(&[file], None).unwrap_err())
+    };
+    let error = answer("b.jsonl");
+    assert!(error.contains("b.jsonl: line 2 is no V2 answer") && !error.contains("listening"), "{error}");
+    assert!(answer("c.jsonl").contains("c.jsonl has no answer"));
 }
