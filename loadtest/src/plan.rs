@@ -45,6 +45,7 @@ impl Plan {
         ensure!(extent.timeout > Duration::ZERO, "--timeout 0 leaves no time to answer");
         ensure!(extent.duration != Some(Duration::ZERO), "--duration 0 leaves nothing to measure");
         distinct(&args.output)?;
+        effective(args)?;
         if let Some(bounds) = &shape.find_rate {
             let bounds = bounds.as_ref().map(|span| pair(span, "--find-rate", "LOW:HIGH")).transpose()?;
             let rising = bounds.is_none_or(|(low, high)| 0.0 < low && low < high);
@@ -78,6 +79,30 @@ impl Plan {
         }
         Ok(Plan::Runs(concurrency.iter().map(|concurrency| closed(*concurrency, extent)).collect()))
     }
+}
+
+/// Options that would have no effect are refused: whoever typed one expects it.
+fn effective(args: &LoadArgs) -> anyhow::Result<()> {
+    let (input, protocol) = (&args.input, args.target.protocol);
+    let random = [
+        ("--shape", input.shape.is_empty()),
+        ("--range", input.range.is_empty()),
+        ("--string-length", input.string_length.is_empty()),
+    ];
+    let given = random.iter().find(|(_, absent)| !absent && !input.is_random());
+    ensure!(
+        given.is_none(),
+        "{} is for random inputs, and --input gives a file",
+        given.map_or("", |(name, _)| name)
+    );
+    // The command line's own rule does not hold beside another load.
+    let plays = args.shape.trace.is_some() || args.shape.trace_speed.to_bits() == 1_f64.to_bits();
+    ensure!(plays, "--trace-speed is for --trace");
+    ensure!(
+        args.extent.connections == 1 || !protocol.is_http(),
+        "--connections is for gRPC; over HTTP each request in flight has its own connection"
+    );
+    Ok(())
 }
 
 /// Results that would overwrite each other are refused.
@@ -240,6 +265,9 @@ mod tests {
             ("--concurrency 0", "from 1"),
             ("--timeout 0", "no time to answer"),
             ("--duration 0", "nothing to measure"),
+            ("--input a.npy --shape x=1,2", "--shape is for random inputs"),
+            ("--rate 1 --trace-speed 2", "--trace-speed is for --trace"),
+            ("--connections 4", "--connections is for gRPC"),
             ("--rate 0.1 -d 1s", "no request is due in 1 s at 0.1/s"),
             ("--json a --html b --csv a", "--json and --csv are the same file"),
             ("--trace no/such", "cannot read no/such"),

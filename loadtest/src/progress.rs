@@ -42,7 +42,7 @@ impl Progress {
             line.set_style(style);
         }
         let name = units::load(load);
-        line.set_message(format!("{name}: warming up"));
+        line.set_message(format!("{name}: connecting and warming up"));
         if shown {
             line.enable_steady_tick(Duration::from_millis(100));
         }

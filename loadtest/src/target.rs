@@ -195,5 +195,5 @@ async fn reachable(authority: &str, url: &str, patience: Duration) -> anyhow::Re
             Err(_) => last = anyhow!("no answer within {patience:?}"),
         }
     }
-    Err(last.context(format!("cannot connect to {url}: is the server running there")))
+    bail!("cannot connect to {url} ({last}): is the server running there?")
 }

@@ -113,6 +113,13 @@ pub(crate) fn check_names(
     let shapes = shapes.iter().map(|shape| ("--shape", &shape.input));
     let ranges = ranges.iter().map(|range| ("--range", &range.input));
     let lengths = string_lengths.iter().map(|length| ("--string-length", &length.input));
+    let text = |name: &String| {
+        let named = inputs.iter().find(|input| input.name == *name);
+        named.is_none_or(|input| input.datatype == DataType::Bytes.name())
+    };
+    if let Some(length) = string_lengths.iter().find(|length| !text(&length.input)) {
+        bail!("--string-length: input {:?} holds no strings", length.input);
+    }
     for (option, name) in shapes.chain(ranges).chain(lengths) {
         if !inputs.iter().any(|input| input.name == *name) {
             let names: Vec<_> = inputs.iter().map(|input| input.name.as_str()).collect();
@@ -298,6 +305,10 @@ mod tests {
         let unknown = check_names(&metadata("UINT8").inputs, &with(range("y"))).unwrap_err().to_string();
         assert_eq!(unknown, "--range: there is no input \"y\", but x");
         assert!(check_names(&metadata("UINT8").inputs, &with(range("x"))).is_ok());
+        let lengths = vec![StringLength { input: "x".into(), length: 5 }];
+        let numbers =
+            check_names(&metadata("FP32").inputs, &Sources { string_lengths: lengths, ..sources() });
+        assert!(numbers.unwrap_err().to_string().contains("holds no strings"));
         assert!(error("FP8", &sources()).contains("a type that this client does not know"));
         let none = contents("m", &ModelMetadata::default(), &sources()).unwrap_err();
         assert!(none.to_string().contains("has no inputs"));
