@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a server tells of itself or of a model is smaller.
 const MAX_METADATA_BYTES: usize = 16 << 20;
 
+/// The code of gRPC for what broke inside.
+const INTERNAL: i32 = 13;
+
 /// A server that is ready to be loaded.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -140,10 +143,15 @@ impl Client {
 
     /// `error`, with what is likely when a connection ends without an answer.
     fn unanswered(&self, error: ClientError) -> anyhow::Error {
-        let broke = matches!(error, ClientError::Disconnected { .. } | ClientError::Protocol { .. });
+        let broke = match &error {
+            ClientError::Disconnected { .. } | ClientError::Protocol { .. } => true,
+            // What the client makes of an answer that is none of gRPC.
+            ClientError::Rpc { code, .. } => i32::from(*code) == INTERNAL,
+            _ => false,
+        };
         let hint = match self {
-            Client::Http(_) => "it does not speak HTTP: if that is its gRPC port, add --protocol grpc",
-            Client::Grpc(_) => "it does not speak gRPC: if that is its HTTP port, leave out --protocol grpc",
+            Client::Http(_) => "it may not speak HTTP: if that is its gRPC port, add --protocol grpc",
+            Client::Grpc(_) => "it may not speak gRPC: if that is its HTTP port, leave out --protocol grpc",
         };
         if broke { anyhow::Error::from(error).context(hint) } else { error.into() }
     }
