@@ -1,6 +1,7 @@
 //! Applies one load: threads that send, and what came of it.
 
 mod closed;
+mod connect;
 mod lane;
 mod open;
 mod slot;
@@ -119,7 +120,7 @@ struct Begin {
 
 /// The work of one thread.
 async fn send(setting: Setting, share: Share, begin: &Begin, out: Sender<Piece>) -> anyhow::Result<Tally> {
-    let ready = lane::connect(&setting, share).await;
+    let ready = connect::connect(&setting, share).await;
     begin.barrier.wait();
     let clock = *begin.clock.get_or_init(Clock::start);
     LaneStart { setting, share, clock, out }.run(ready).await
