@@ -103,13 +103,13 @@ pub(crate) struct ShapeArgs {
     pub(crate) find_rate: Option<Option<Span>>,
     /// Distances of requests in an open loop: constant, or poisson as independent users come
     #[arg(long, value_enum, default_value_t = Spacing::Constant, hide_possible_values = true,
-          value_name = "constant|poisson")]
+          value_name = "constant|poisson", conflicts_with_all = ["concurrency", "ramp", "trace"])]
     pub(crate) arrivals: Spacing,
     /// Play the trace this many times as fast
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "trace")]
     pub(crate) trace_speed: f64,
     /// How near --find-rate comes
-    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent, requires = "find_rate")]
     pub(crate) precision: f64,
 }
 
@@ -136,7 +136,8 @@ pub(crate) struct ExtentArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
     /// Requests in flight that an open loop may have
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..),
+          conflicts_with = "concurrency")]
     pub(crate) max_connections: u32,
     /// TCP connections that gRPC spreads over, for each thread
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
@@ -173,6 +174,13 @@ pub(crate) struct InputArgs {
     pub(crate) scale: Scale,
 }
 
+impl InputArgs {
+    /// Whether no file gives the requests.
+    pub(crate) fn is_random(&self) -> bool {
+        self.input.iter().all(File::is_random)
+    }
+}
+
 /// What should come of it.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Checks")]
@@ -184,7 +192,8 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "[OUTPUT=]FILE")]
     pub(crate) expect: Vec<File>,
     /// How far floats may be from them: ABSOLUTE or ABSOLUTE,RELATIVE
-    #[arg(long, value_name = "A[,R]", default_value = "1e-5,1e-4", value_parser = tolerance)]
+    #[arg(long, value_name = "A[,R]", default_value = "1e-5,1e-4", value_parser = tolerance,
+          requires = "expect")]
     pub(crate) tolerance: Tolerance,
 }
 
@@ -328,5 +337,27 @@ mod tests {
         assert!(parse("--find-rate --slo p99<1ms").is_ok());
         assert!(parse("--find-rate 10:20 --slo p99<1ms").is_ok());
         assert!(parse("compare a b").is_err());
+    }
+
+    /// What would have no effect is refused: whoever typed it expects one.
+    #[test]
+    fn options_belong_to_a_load() {
+        let parse = |text: &str| Cli::try_parse_from(format!("x --model m {text}").split_whitespace());
+        for text in [
+            "-c 1 --arrivals poisson",
+            "--ramp 1:2 --arrivals poisson",
+            "-c 1 --max-connections 8",
+            "--rate 1 --precision 1%",
+            "--tolerance 1",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        for text in [
+            "--rate 1 --arrivals poisson --max-connections 8",
+            "--find-rate --slo p99<1s --precision 1% --arrivals poisson",
+            "--expect a.json --tolerance 1",
+        ] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
     }
 }

@@ -47,7 +47,7 @@ impl Arrivals {
             Pattern::Poisson { seed, .. } => seed,
             _ => 0,
         };
-        let random = fastrand::Rng::with_seed(mixed(seed, share.lane as u64));
+        let random = fastrand::Rng::with_seed(mixed(Stream::Arrivals, seed, share.lane as u64));
         Arrivals { pattern, share, taken: 0, at: 0.0, random, until }
     }
 
@@ -126,9 +126,18 @@ impl Schedule {
     }
 }
 
-/// A seed of its own for each lane.
-pub(crate) fn mixed(seed: u64, lane: u64) -> u64 {
-    seed ^ lane.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+/// What random numbers are for: each has its own, so that one does not follow from another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stream {
+    Arrivals = 1,
+    Models = 2,
+    Contents = 3,
+}
+
+/// A seed of its own for each use and lane.
+pub(crate) fn mixed(stream: Stream, seed: u64, lane: u64) -> u64 {
+    let salt = (stream as u64).wrapping_mul(0xD1B5_4A32_D192_ED03);
+    seed ^ salt ^ lane.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, as wanted here")]

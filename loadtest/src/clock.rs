@@ -34,11 +34,6 @@ impl Clock {
     }
 }
 
-/// Processor time that this thread has used, in nanoseconds.
-pub(crate) fn thread_cpu() -> u64 {
-    nanos(clock_gettime(ClockId::ThreadCPUTime))
-}
-
 /// A timer of the kernel.
 #[derive(Debug)]
 pub(crate) struct Timer {

@@ -1,7 +1,8 @@
 //! `volley-load`: sends inference requests to a V2 server, and says what came of them.
 //!
 //! Read in this order: `args` and `plan` (what was asked), `target` and `input` (what is sent), `session` (runs and
-//! searches), `load` and `transport` (sending), `recorder` and `outcome` (what came of it), `report`.
+//! searches), `load` and `transport` (sending), `recorder`, `outcome` and `pace` (what came of it), `report` and `outputs`
+//! (where it is shown).
 #![forbid(unsafe_code)]
 
 mod args;
@@ -14,6 +15,8 @@ mod load;
 mod machine;
 mod measurement;
 mod outcome;
+mod outputs;
+mod pace;
 mod plan;
 mod progress;
 mod recorder;
@@ -24,23 +27,28 @@ mod session;
 mod slo;
 mod stop;
 mod target;
+mod thread_time;
 mod trace;
 mod transport;
+mod usage;
 mod workload;
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use mimalloc::MiMalloc;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
 
-use crate::args::{Cli, Command, LoadArgs, OutputArgs};
-use crate::measurement::Measurement;
+use crate::args::{Cli, Command, LoadArgs};
+use crate::measurement::{Measurement, Run};
+use crate::outputs::Outputs;
 use crate::plan::Plan;
 use crate::progress::Progress;
+use crate::report::units;
 use crate::server_side::{Probe, ProbeTarget};
 use crate::session::Session;
 use crate::stop::Stop;
@@ -53,6 +61,10 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
 const MISSED: u8 = 3;
+/// Requests of a file that are tried before the load.
+const TRIED: usize = 32;
+/// Characters of an error.
+const LONGEST_ERROR: usize = 4000;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -63,35 +75,49 @@ fn main() -> ExitCode {
             Err(error) => return failed(&error, BAD_USAGE),
         },
     };
-    done.unwrap_or_else(|error| failed(&error, FAILED))
+    done.unwrap_or_else(|error| failed(&error, if usage::is_bad(&error) { BAD_USAGE } else { FAILED }))
 }
 
 fn failed(error: &anyhow::Error, status: u8) -> ExitCode {
-    // Without standard error nobody can be told.
-    let _ = writeln!(io::stderr(), "volley-load: {error:#}");
+    // A server's words may be in it. Without standard error nobody can be told.
+    let _ = writeln!(io::stderr(), "volley-load: {}", units::plain(&format!("{error:#}"), LONGEST_ERROR));
     ExitCode::from(status)
 }
 
-/// One measurement from the first look at the server to the files.
 fn measure(args: &LoadArgs, plan: Plan) -> anyhow::Result<ExitCode> {
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = measured(args, plan, &control);
+    // The look-up of a name cannot be stopped, and is not waited for.
+    control.shutdown_background();
+    done
+}
+
+/// One measurement from the first look at the server to the files.
+fn measured(args: &LoadArgs, plan: Plan, control: &Runtime) -> anyhow::Result<ExitCode> {
     let stop = Stop::default();
     watch_signals(stop.clone())?;
+    let mut outputs = Outputs::open(&args.output)?;
     let progress = Progress::new(args.output.quiet);
-    let target = control.block_on(Target::find(args))?;
-    tokio::task::LocalSet::new().block_on(&control, target.try_out(args.extent.timeout))?;
-    let probe = control.block_on(Probe::find(&probe_target(&target, args), &args.target.probe));
+    let target = control.block_on(stop.unless(Target::find(args)))??;
+    // Random requests are alike; those of a file may each be wrong.
+    let each = if args.input.is_random() { 1 } else { TRIED };
+    let trying = stop.unless(target.try_out(args.extent.timeout, each));
+    LocalSet::new().block_on(control, trying)??;
+    let wanted = probe_target(&target, args);
+    let probe = control.block_on(stop.unless(Probe::find(&wanted, &args.target.probe)))?;
     probe.remarks().iter().for_each(|remark| progress.remark(remark));
     let mut measurement = session::measurement(&target, args);
-    let session =
-        Session { args, target: &target, probe, progress: &progress, stop: &stop, control: &control };
+    let session = Session { args, target: &target, probe, progress: &progress, stop: &stop, control };
     let executed = session.execute(plan, &mut measurement);
     if let Err(error) = &executed {
         measurement.interrupted = Some(format!("{error:#}"));
     }
-    write(&measurement, &args.output)?;
-    executed?;
-    verdict(&measurement)
+    let written = outputs.write(&measurement, &mut io::stdout());
+    match (executed.and_then(|()| verdict(&measurement)), written) {
+        (verdict, Ok(())) => verdict,
+        (Ok(_), Err(error)) => Err(error),
+        (Err(verdict), Err(error)) => Err(anyhow!("{verdict:#}; {error:#}")),
+    }
 }
 
 fn probe_target(target: &Target, args: &LoadArgs) -> ProbeTarget {
@@ -102,12 +128,12 @@ fn probe_target(target: &Target, args: &LoadArgs) -> ProbeTarget {
 /// The first signal ends the measurement with the figures so far, the second at once.
 fn watch_signals(stop: Stop) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before the thread runs: a signal that comes first would end the program without a word.
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
     let wait = async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return;
-        };
         for time in 0.. {
             tokio::select! {
                 _ = interrupt.recv() => {}
@@ -124,24 +150,6 @@ fn watch_signals(stop: Stop) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write(measurement: &Measurement, output: &OutputArgs) -> anyhow::Result<()> {
-    let mut table = Vec::new();
-    report::table::write(measurement, &mut table)?;
-    io::stdout().write_all(&table).context("cannot write the table")?;
-    if let Some(path) = &output.json {
-        report::json::write(measurement, path)?;
-    }
-    if let Some(path) = &output.csv {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        report::csv::write(measurement, &mut BufWriter::new(file))?;
-    }
-    if let Some(path) = &output.html {
-        std::fs::write(path, report::html::render(measurement))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
-}
-
 /// The exit status, with a line for what makes it one.
 fn verdict(measurement: &Measurement) -> anyhow::Result<ExitCode> {
     if let Some(reason) = &measurement.interrupted {
@@ -153,6 +161,16 @@ fn verdict(measurement: &Measurement) -> anyhow::Result<ExitCode> {
         let why = report::table::kinds(run).into_iter().next();
         let why = why.map_or_else(|| "none was answered".to_owned(), |(kind, _)| kind);
         return Err(anyhow!("{}: no request was answered well: {why}", report::remarks::run_name(run)));
+    }
+    // An objective on errors says how many wrong answers are too many; without one, none is right.
+    let on_errors =
+        |run: &Run| run.objectives.iter().any(|judged| judged.objective.trim().starts_with("errors"));
+    if let Some(run) = measurement.runs.iter().find(|run| run.wrong_answers > 0 && !on_errors(run)) {
+        let (name, wrong) = (report::remarks::run_name(run), units::count(run.wrong_answers));
+        return Err(anyhow!(
+            "{name}: {wrong} answers are wrong: {}",
+            run.wrong_example.as_deref().unwrap_or_default()
+        ));
     }
     let missed = match &measurement.found {
         Some(found) => found.rate.is_none(),

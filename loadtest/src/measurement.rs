@@ -104,6 +104,9 @@ pub(crate) struct Run {
     pub(crate) errors: BTreeMap<String, u64>,
     /// Answers that differ from what was expected; they are in `errors`, too.
     pub(crate) wrong_answers: u64,
+    /// The first of them: which request, and how it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wrong_example: Option<String>,
     /// Answered well, each second.
     pub(crate) requests_per_second: f64,
     pub(crate) items_per_second: f64,
@@ -113,6 +116,12 @@ pub(crate) struct Run {
     pub(crate) send_lag: Latency,
     /// Processor time of the generator for each request.
     pub(crate) generator_cpu_micros: f64,
+    /// The share of the time that the busiest of its threads ran, from 0 to 1, and the largest share that one of them
+    /// waited for a processor; where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) generator_busy: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) generator_waiting: Option<f64>,
     /// Second by second.
     pub(crate) timeline: Vec<Second>,
     /// What the server says of the same time.

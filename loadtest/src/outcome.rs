@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use crate::measurement::{Latency, Load, Run, Second};
+use crate::pace::Pace;
 use crate::recorder::{Piece, Tally, histogram};
 use crate::slo::{Facts, Objectives};
 
@@ -65,19 +66,34 @@ fn second(piece: &Piece) -> Second {
     Second { at: piece.index as f64, requests: piece.requests, errors: piece.errors, p50_micros, p99_micros }
 }
 
+/// What was measured of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// Time measured, without the warm-up.
+    pub(crate) seconds: f64,
+    /// Time of load before.
+    pub(crate) warmup: f64,
+    /// Whether it ended when it was to, and not early.
+    pub(crate) whole: bool,
+    /// Whether a number of requests ended it, and no time.
+    pub(crate) counted: bool,
+}
+
 /// The threads of one run put together.
 pub(crate) fn run(
     (load, repeat): (Load, usize),
     tallies: &[Tally],
     timeline: Timeline,
-    seconds: f64,
+    window: Window,
     objectives: Option<&Objectives>,
 ) -> Run {
+    let seconds = window.seconds;
     let sum = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum::<u64>();
     let (latency, timeline) = timeline.finish(seconds);
     let mut send_lag = histogram();
     tallies.iter().for_each(|tally| send_lag += &tally.send_lag);
     let per_second = |count: u64| if seconds > 0.0 { precise(count) / seconds } else { 0.0 };
+    let most = |share: fn(&Tally) -> Option<f64>| tallies.iter().filter_map(share).max_by(f64::total_cmp);
     let ended = sum(|tally| tally.ended_in_window);
     let mut run = Run {
         load,
@@ -88,11 +104,14 @@ pub(crate) fn run(
         unanswered: sum(|tally| tally.unanswered),
         errors: errors(tallies),
         wrong_answers: sum(|tally| tally.wrong_answers),
+        wrong_example: tallies.iter().find_map(|tally| tally.example.clone()),
         requests_per_second: per_second(sum(|tally| tally.answered_in_window)),
         items_per_second: per_second(sum(|tally| tally.items_in_window)),
         latency: Latency::of(&latency),
         send_lag: Latency::of(&send_lag),
-        generator_cpu_micros: micros(sum(|tally| tally.cpu_nanos)) / precise(ended.max(1)),
+        generator_cpu_micros: micros(sum(|tally| tally.thread.used)) / precise(ended.max(1)),
+        generator_busy: most(|tally| tally.thread.busy()),
+        generator_waiting: most(|tally| tally.thread.waiting()),
         timeline,
         server: None,
         objectives: Vec::new(),
@@ -101,8 +120,24 @@ pub(crate) fn run(
         let facts =
             Facts { latency: &latency, errors: error_share(&run), throughput: run.requests_per_second };
         run.objectives = objectives.judge(&facts);
+        run.objectives.extend(
+            pace(&run, window, (ended, latency.value_at_quantile(0.25))).and_then(|pace| pace.missed()),
+        );
     }
     run
+}
+
+/// The pace of an open loop that was not cut short, of whose requests `ended` ended in the measured time, and a quarter
+/// within `low` nanoseconds.
+fn pace(run: &Run, window: Window, (ended, low): (u64, u64)) -> Option<Pace> {
+    let Load::Open { rate, .. } = &run.load else { return None };
+    let due = precise(run.requests + run.unanswered);
+    // A run that a number of requests ends lasts until the last answer: it should have lasted as long as they were due.
+    let seconds = if window.counted { due / rate } else { window.seconds };
+    let share = if window.counted { (seconds / window.seconds).min(1.0) } else { 1.0 };
+    let low_latency = precise(low) / 1e9;
+    let pace = Pace { due, ended: precise(ended) * share, seconds, warmup: window.warmup, low_latency };
+    window.whole.then_some(pace)
 }
 
 /// The share of requests that failed or were not answered.
@@ -171,7 +206,8 @@ mod tests {
         let complete = pieces.iter().filter(|_| true).map(|piece| timeline.add(piece).is_some());
         assert_eq!(complete.collect::<Vec<_>>(), [false, false, true, true]);
         let load = Load::Open { rate: 2.0, arrivals: crate::measurement::Arrivals::Constant };
-        run((load, 0), &tallies, timeline, 2.0, Some(&objectives.parse().unwrap()))
+        let window = super::Window { seconds: 2.0, warmup: 0.0, whole: true, counted: false };
+        run((load, 0), &tallies, timeline, window, Some(&objectives.parse().unwrap()))
     }
 
     #[test]

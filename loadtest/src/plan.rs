@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::args::{ExtentArgs, LoadArgs, ShapeArgs, Spacing, Span};
+use crate::args::{ExtentArgs, LoadArgs, OutputArgs, ShapeArgs, Spacing, Span};
 use crate::arrivals::Pattern;
 use crate::load::{Mode, Spec};
 use crate::measurement::{Arrivals, Load};
+use crate::search::HIGHEST_RATE;
 use crate::trace;
 
 /// Without anything that ends a run.
 const DURATION: Duration = Duration::from_secs(10);
+
+/// A trace whose requests come all at once is measured for so long.
+const SHORTEST_TRACE: Duration = Duration::from_millis(100);
 
 /// What is run.
 #[derive(Clone, Debug)]
@@ -40,6 +44,8 @@ impl Plan {
         let (shape, extent) = (&args.shape, &args.extent);
         ensure!(extent.timeout > Duration::ZERO, "--timeout 0 leaves no time to answer");
         ensure!(extent.duration != Some(Duration::ZERO), "--duration 0 leaves nothing to measure");
+        distinct(&args.output)?;
+        effective(args)?;
         if let Some(bounds) = &shape.find_rate {
             let bounds = bounds.as_ref().map(|span| pair(span, "--find-rate", "LOW:HIGH")).transpose()?;
             let rising = bounds.is_none_or(|(low, high)| 0.0 < low && low < high);
@@ -57,6 +63,13 @@ impl Plan {
             return Ok(Plan::Runs(vec![ramp(from, to, extent)]));
         }
         let rates = rates(shape)?;
+        if let (Some(duration), Some(rate)) = (extent.duration, rates.iter().copied().reduce(f64::min)) {
+            let seconds = duration.as_secs_f64();
+            ensure!(
+                rate * seconds > 1.0 - 1e-9,
+                "no request is due in {seconds} s at {rate}/s; measure longer with --duration"
+            );
+        }
         if !rates.is_empty() {
             return Ok(Plan::Runs(rates.iter().map(|rate| open(*rate, shape.arrivals, extent)).collect()));
         }
@@ -66,6 +79,40 @@ impl Plan {
         }
         Ok(Plan::Runs(concurrency.iter().map(|concurrency| closed(*concurrency, extent)).collect()))
     }
+}
+
+/// Options that would have no effect are refused: whoever typed one expects it.
+fn effective(args: &LoadArgs) -> anyhow::Result<()> {
+    let (input, protocol) = (&args.input, args.target.protocol);
+    let random = [
+        ("--shape", input.shape.is_empty()),
+        ("--range", input.range.is_empty()),
+        ("--string-length", input.string_length.is_empty()),
+    ];
+    let given = random.iter().find(|(_, absent)| !absent && !input.is_random());
+    ensure!(
+        given.is_none(),
+        "{} is for random inputs, and --input gives a file",
+        given.map_or("", |(name, _)| name)
+    );
+    // The command line's own rule does not hold beside another load.
+    let plays = args.shape.trace.is_some() || args.shape.trace_speed.to_bits() == 1_f64.to_bits();
+    ensure!(plays, "--trace-speed is for --trace");
+    ensure!(
+        args.extent.connections == 1 || !protocol.is_http(),
+        "--connections is for gRPC; over HTTP each request in flight has its own connection"
+    );
+    Ok(())
+}
+
+/// Results that would overwrite each other are refused.
+fn distinct(output: &OutputArgs) -> anyhow::Result<()> {
+    let files = [("--json", &output.json), ("--csv", &output.csv), ("--html", &output.html)];
+    for (at, (option, file)) in files.iter().enumerate() {
+        let same = files[at + 1..].iter().find(|(_, other)| file.is_some() && file == other);
+        ensure!(same.is_none(), "{option} and {} are the same file", same.map_or("", |(other, _)| other));
+    }
+    Ok(())
 }
 
 /// An open loop at `rate`.
@@ -93,10 +140,12 @@ fn ramp(from: f64, to: f64, extent: &ExtentArgs) -> Planned {
 
 fn replay(times: Vec<u64>, extent: &ExtentArgs) -> Planned {
     let last = times.last().copied().unwrap_or_default();
-    let whole = Duration::from_nanos(last.saturating_add(1));
+    // As long after the last as requests are apart, and never so short that a rate means nothing.
+    let gap = last / u64::try_from(times.len().saturating_sub(1)).unwrap_or(1).max(1);
+    let whole = Duration::from_nanos(last.saturating_add(gap)).max(SHORTEST_TRACE);
     let duration = extent.duration.map_or(whole, |duration| duration.min(whole));
     #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 requests")]
-    let rate = times.len() as f64 / whole.as_secs_f64().max(1.0);
+    let rate = times.len() as f64 / whole.as_secs_f64();
     let pattern = Pattern::Trace(Arc::from(times));
     // What came first in a trace belongs to it.
     let spec =
@@ -130,18 +179,21 @@ fn rates(shape: &ShapeArgs) -> anyhow::Result<Vec<f64>> {
             };
             ensure!(step > 0.0 && start <= end, "--rate-range: END must be above START, and STEP above 0");
             ensure!((end - start) / step <= 1000.0, "--rate-range: more than 1000 runs");
-            // A step that does not divide the range by a hair's breadth still ends at its end.
-            let runs = std::iter::successors(Some(start), |rate| Some(rate + step));
+            // Counted, as a rate may be so large that a step changes nothing. A step that does not divide the range by
+            // a hair's breadth still ends at its end.
+            let runs = (0..=1000_u32).map(|run| start + f64::from(run) * step);
             runs.take_while(|rate| *rate <= end + step * 1e-6).collect()
         }
     };
     let right = rates.iter().all(|rate| rate.is_finite() && *rate > 0.0);
     ensure!(right, "--rate is a number of requests each second, above 0");
+    ensure!(rates.iter().all(|rate| *rate <= HIGHEST_RATE), "--rate is at most {HIGHEST_RATE}");
     Ok(rates)
 }
 
 fn pair(span: &Span, option: &str, form: &str) -> anyhow::Result<(f64, f64)> {
     let [first, second] = span.0[..] else { anyhow::bail!("{option}: write it as {form}") };
+    ensure!(first <= HIGHEST_RATE && second <= HIGHEST_RATE, "{option}: a rate is at most {HIGHEST_RATE}");
     Ok((first, second))
 }
 
@@ -188,10 +240,11 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "1\n3\n5\n").unwrap();
         let run = runs(&format!("--trace {} --trace-speed 2", file.path().display())).remove(0);
-        assert_eq!(run.spec.duration, Some(Duration::from_nanos(2_000_000_001)));
+        // Two seconds, and one more until a fourth would have come.
+        assert_eq!(run.spec.duration, Some(Duration::from_secs(3)));
         assert_eq!(run.spec.warmup, Duration::ZERO);
         assert!(
-            matches!(run.load, Load::Open { rate, arrivals: Arrivals::Trace } if (rate - 1.5).abs() < 1e-6)
+            matches!(run.load, Load::Open { rate, arrivals: Arrivals::Trace } if (rate - 1.0).abs() < 1e-6)
         );
     }
 
@@ -201,13 +254,22 @@ mod tests {
             ("--rate 0", "--rate is a number"),
             ("--rate-range 1:2", "START:END:STEP"),
             ("--rate-range 1:2:0", "STEP above 0"),
-            ("--rate-range 1:1e9:1", "more than 1000 runs"),
+            ("--rate-range 1:1e7:1", "more than 1000 runs"),
+            ("--rate-range 1e17:1e17:1", "--rate is at most 100000000"),
+            ("--rate 1e9", "--rate is at most 100000000"),
+            ("--ramp 1:1e9", "--ramp: a rate is at most"),
+            ("--find-rate 1:1e9 --slo p99<1s", "--find-rate: a rate is at most"),
             ("--ramp 0:0", "above 0"),
             ("--ramp 1:2:3", "FROM:TO"),
             ("--find-rate 20:10 --slo p99<1s", "below HIGH"),
             ("--concurrency 0", "from 1"),
             ("--timeout 0", "no time to answer"),
             ("--duration 0", "nothing to measure"),
+            ("--input a.npy --shape x=1,2", "--shape is for random inputs"),
+            ("--rate 1 --trace-speed 2", "--trace-speed is for --trace"),
+            ("--connections 4", "--connections is for gRPC"),
+            ("--rate 0.1 -d 1s", "no request is due in 1 s at 0.1/s"),
+            ("--json a --html b --csv a", "--json and --csv are the same file"),
             ("--trace no/such", "cannot read no/such"),
         ] {
             let error = plan(text).unwrap_err();

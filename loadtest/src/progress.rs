@@ -9,6 +9,9 @@ use crate::measurement::{Load, Run, Second};
 use crate::outcome::error_share;
 use crate::report::units;
 
+/// Characters of a remark.
+const LONGEST_REMARK: usize = 2000;
+
 /// Shows how a measurement goes on.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -39,7 +42,7 @@ impl Progress {
             line.set_style(style);
         }
         let name = units::load(load);
-        line.set_message(format!("{name}: warming up"));
+        line.set_message(format!("{name}: connecting and warming up"));
         if shown {
             line.enable_steady_tick(Duration::from_millis(100));
         }
@@ -66,7 +69,8 @@ impl Progress {
     /// Something to know before the measurement goes on.
     pub(crate) fn remark(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            // It may have a server's words.
+            eprintln!("{}", units::plain(text, LONGEST_REMARK));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use hdrhistogram::Histogram;
 
 use crate::expect::Wrong;
+use crate::thread_time::ThreadUse;
 use crate::transport::Failure;
 
 const SECOND: u64 = 1_000_000_000;
@@ -13,6 +14,8 @@ const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3600 * SECOND;
 /// Kinds of errors that are told apart; what comes beyond is counted together.
 const MAX_KINDS: usize = 200;
+/// Bytes of a kind; a server may say anything.
+const MAX_KIND: usize = 1024;
 const OTHER_ERRORS: &str = "other errors";
 
 /// A histogram of nanoseconds, to three digits.
@@ -57,10 +60,8 @@ pub(crate) struct Tally {
     pub(crate) items_in_window: u64,
     /// Requests that ended while the window was open.
     pub(crate) ended_in_window: u64,
-    /// All requests that ended, in the warm-up, too.
-    pub(crate) ended: u64,
-    /// Processor time of the thread while the window was open.
-    pub(crate) cpu_nanos: u64,
+    /// What the thread used while the window was open.
+    pub(crate) thread: ThreadUse,
     /// The first wrong answer, with its values.
     pub(crate) example: Option<String>,
     /// When the last request ended.
@@ -110,8 +111,7 @@ impl Recorder {
             answered_in_window: 0,
             items_in_window: 0,
             ended_in_window: 0,
-            ended: 0,
-            cpu_nanos: 0,
+            thread: ThreadUse::default(),
             example: None,
             last: 0,
         };
@@ -120,7 +120,6 @@ impl Recorder {
 
     /// Takes note that `sent` ended at `now`.
     pub(crate) fn ended(&mut self, sent: &Sent, now: u64, outcome: Result<(), Problem>) {
-        self.tally.ended += 1;
         if (self.window.open..self.window.close).contains(&now) {
             self.tally.ended_in_window += 1;
             if outcome.is_ok() {
@@ -135,7 +134,9 @@ impl Recorder {
         self.tally.last = now;
         self.tally.requests += 1;
         self.piece.requests += 1;
-        if self.scheduled {
+        // What reached no server waited for connections, and not for the generator.
+        let reached = !matches!(outcome, Err(Problem::Failure(Failure::Unreachable(_) | Failure::Broken(_))));
+        if self.scheduled && reached {
             self.tally.send_lag.saturating_record(sent.at.saturating_sub(sent.due.max(sent.free)).max(1));
         }
         match outcome {
@@ -166,9 +167,9 @@ impl Recorder {
         }
     }
 
-    /// Requests that ended while the window was open, and the processor time they took.
-    pub(crate) fn used(&mut self, cpu_nanos: u64) {
-        self.tally.cpu_nanos = cpu_nanos;
+    /// Takes note of what the thread has used since the window opened.
+    pub(crate) fn used(&mut self, thread: ThreadUse) {
+        self.tally.thread = thread;
     }
 
     /// Hands over what is left.
@@ -180,7 +181,7 @@ impl Recorder {
     #[cold]
     fn failed(&mut self, problem: Problem, due: u64, now: u64) {
         self.piece.errors += 1;
-        let kind = match problem {
+        let mut kind = match problem {
             Problem::Failure(failure) => failure.to_string(),
             Problem::Wrong(wrong) => {
                 self.tally.wrong_answers += 1;
@@ -193,6 +194,7 @@ impl Recorder {
                 "timeout".to_owned()
             }
         };
+        kind.truncate(kind.floor_char_boundary(MAX_KIND));
         let errors = &mut self.tally.errors;
         let known = errors.len() < MAX_KINDS || errors.contains_key(&kind);
         *errors.entry(if known { kind } else { OTHER_ERRORS.to_owned() }).or_default() += 1;
@@ -237,6 +239,16 @@ mod tests {
     }
 
     #[test]
+    fn the_generator_is_not_late_for_a_server_that_is_gone() {
+        let (mut recorder, _pieces) = recorder();
+        for failure in [Failure::Unreachable(String::new()), Failure::Broken(String::new())] {
+            recorder.ended(&sent(SECOND), SECOND, Err(Problem::Failure(failure)));
+        }
+        recorder.ended(&sent(SECOND), SECOND, Err(Problem::Failure(Failure::Failed(String::new()))));
+        assert_eq!(recorder.finish().send_lag.len(), 1);
+    }
+
+    #[test]
     fn seconds_are_handed_over_as_they_end() {
         let (mut recorder, pieces) = recorder();
         recorder.ended(&sent(SECOND), SECOND + 1000, Ok(()));
@@ -270,5 +282,13 @@ mod tests {
         assert_eq!(tally.errors.len(), MAX_KINDS + 1);
         assert_eq!(tally.errors.values().sum::<u64>(), 2 * MAX_KINDS as u64 + 1);
         assert_eq!((tally.wrong_answers, tally.example.as_deref()), (1, Some("y is 1")));
+    }
+
+    #[test]
+    fn what_a_server_says_is_cut() {
+        let (mut recorder, _pieces) = recorder();
+        let failure = Failure::Failed("é".repeat(MAX_KIND));
+        recorder.ended(&sent(SECOND), SECOND, Err(Problem::Failure(failure)));
+        assert_eq!(recorder.finish().errors.into_keys().collect::<Vec<_>>(), ["é".repeat(MAX_KIND / 2)]);
     }
 }

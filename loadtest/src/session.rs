@@ -1,20 +1,27 @@
 //! One call of the program after its arguments: runs in turn or a search, and the measurement they make.
 
+mod searching;
+
 use std::collections::BTreeMap;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
 use crate::args::LoadArgs;
-use crate::load::{self, Mode, Setting};
-use crate::measurement::{FoundRate, Measurement, Run};
-use crate::outcome::{self, Timeline};
-use crate::plan::{self, Plan, Planned};
-use crate::progress::Progress;
-use crate::search::{Search, Step, Vote};
-use crate::server_side::Probe;
+use crate::load::{self, Mode, Running, Setting};
+use crate::measurement::{Measurement, Run};
+use crate::outcome::{self, Timeline, Window};
+use crate::plan::{Plan, Planned};
+use crate::progress::{Progress, RunProgress};
+use crate::recorder::Tally;
+use crate::search::Search;
+use crate::server_side::{Probe, Readings};
 use crate::stop::Stop;
 use crate::target::Target;
+
+/// How often is looked whether the load has begun.
+const UNTIL_BEGUN: Duration = Duration::from_millis(2);
 
 /// What every run of a session shares.
 #[derive(Debug)]
@@ -41,48 +48,16 @@ impl Session<'_> {
                     for repeat in 0..repeats {
                         if !self.stop.is_set() {
                             let run = self.run(planned, repeat)?;
-                            measurement.runs.push(run);
+                            measurement.runs.extend(self.begun(run));
                         }
                     }
                 }
             }
             Plan::Search { bounds, precision } => {
-                self.search(Search::new(bounds, precision), repeats, measurement)?;
+                self.search(Search::new(bounds, precision), measurement)?;
             }
         }
         measurement.interrupted = self.stop.reason();
-        Ok(())
-    }
-
-    fn search(
-        &self,
-        mut search: Search,
-        repeats: usize,
-        measurement: &mut Measurement,
-    ) -> anyhow::Result<()> {
-        while let Step::Try(rate) = search.next() {
-            let planned = plan::open(rate, self.args.shape.arrivals, &self.args.extent);
-            let mut vote = Vote::new(repeats);
-            for repeat in 0..repeats {
-                if vote.decided().is_some() {
-                    break;
-                }
-                let run = self.run(&planned, repeat)?;
-                let met = run.objectives.iter().all(|judged| judged.met);
-                measurement.runs.push(run);
-                if self.stop.is_set() {
-                    return Ok(());
-                }
-                vote.cast(met);
-            }
-            search.observe(rate, vote.decided().unwrap_or(false));
-        }
-        measurement.found = self.args.check.slo.as_ref().map(|slo| FoundRate {
-            objective: slo.to_string(),
-            rate: search.met(),
-            missed_at: search.missed(),
-            repeats,
-        });
         Ok(())
     }
 
@@ -94,30 +69,63 @@ impl Session<'_> {
             workload: self.target.workload.clone(),
             stop: self.stop.clone(),
         };
-        let before = self.control.block_on(self.probe.read());
+        let start = self.control.block_on(self.probe.read());
+        let closes = setting.spec.duration.map(|duration| setting.spec.warmup + duration);
+        let mut readings = Readings::new(start, setting.spec.warmup, closes);
         let mut shown = self.progress.begin(&planned.load);
         let running = load::start(&setting)?;
-        let mut timeline = Timeline::new(setting.spec.threads);
-        for piece in &running.pieces {
-            if let Some(second) = timeline.add(piece) {
-                shown.second(second);
-            }
-        }
+        let timeline = self.watch(&running, &mut readings, &mut shown, setting.spec.threads);
         let tallies = running.finish()?;
-        let elapsed = shown.finish();
-        let seconds = measured(&setting, &tallies, elapsed, self.stop.is_set());
+        let window = measured(&setting, &tallies, shown.finish(), self.stop.is_set());
         let slo = self.args.check.slo.as_ref();
-        let mut run = outcome::run((planned.load.clone(), repeat), &tallies, timeline, seconds, slo);
-        if let Some(example) = tallies.iter().find_map(|tally| tally.example.as_ref()) {
-            self.progress.remark(&format!("first {example}"));
-        }
-        let after = self.control.block_on(self.probe.read());
-        let ended: u64 = tallies.iter().map(|tally| tally.ended).sum();
-        let observed = self.probe.between(&before, &after, ended);
-        observed.remarks.iter().for_each(|remark| self.progress.remark(remark));
+        let mut run = outcome::run((planned.load.clone(), repeat), &tallies, timeline, window, slo);
+        let ended: u64 = tallies.iter().map(|tally| tally.ended_in_window).sum();
+        let late = readings.remark();
+        let after = readings.after.unwrap_or_else(|| self.control.block_on(self.probe.read()));
+        let observed = self.probe.between(&readings.before, &after, ended);
+        observed.remarks.iter().chain(&late).for_each(|remark| self.progress.remark(remark));
         run.server = observed.server;
         self.progress.ended(&run);
         Ok(run)
+    }
+
+    /// `run`, unless it was stopped before anything in it was measured.
+    fn begun(&self, run: Run) -> Option<Run> {
+        let nothing = run.requests == 0 && run.unanswered == 0;
+        (!nothing || !self.stop.is_set()).then_some(run)
+    }
+
+    /// Takes what the threads see until they end, and reads the server's counters when they are due.
+    fn watch(
+        &self,
+        running: &Running,
+        readings: &mut Readings,
+        shown: &mut RunProgress,
+        threads: usize,
+    ) -> Timeline {
+        let mut timeline = Timeline::new(threads);
+        loop {
+            let wait = match (readings.next(), running.elapsed()) {
+                (None, _) => Duration::MAX,
+                (Some(_), None) => UNTIL_BEGUN,
+                (Some(due), Some(now)) => due.saturating_sub(now),
+            };
+            match running.pieces.recv_timeout(wait) {
+                Ok(piece) => {
+                    if let Some(second) = timeline.add(piece) {
+                        shown.second(second);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return timeline,
+                Err(RecvTimeoutError::Timeout) => {
+                    let due = readings.next().zip(running.elapsed());
+                    if due.is_some_and(|(due, now)| due <= now) {
+                        let reading = self.control.block_on(self.probe.read());
+                        readings.take(reading, running.elapsed().unwrap_or_default());
+                    }
+                }
+            }
+        }
     }
 
     /// Each repeat has other arrivals and another order, the same for the same seed.
@@ -134,21 +142,21 @@ impl Session<'_> {
     }
 }
 
-/// Seconds of the window: as long as was asked, or until what ended it.
-fn measured(setting: &Setting, tallies: &[crate::recorder::Tally], elapsed: Duration, stopped: bool) -> f64 {
+/// The window of a run: as long as was asked, or until what ended it.
+fn measured(setting: &Setting, tallies: &[Tally], elapsed: Duration, stopped: bool) -> Window {
     let spec = &setting.spec;
     let asked = spec.duration.map(|duration| duration.as_secs_f64());
     let after_warmup = elapsed.saturating_sub(spec.warmup).as_secs_f64();
-    if stopped {
-        return asked.map_or(after_warmup, |asked| asked.min(after_warmup));
-    }
     let last = tallies.iter().map(|tally| tally.last).max().unwrap_or_default();
     let until_last = Duration::from_nanos(last).saturating_sub(spec.warmup).as_secs_f64();
-    match (asked, spec.requests) {
+    let seconds = match (asked, spec.requests) {
+        _ if stopped => asked.map_or(after_warmup, |asked| asked.min(after_warmup)),
         (Some(asked), None) => asked,
         (Some(asked), Some(_)) => asked.min(until_last),
         (None, _) => until_last,
-    }
+    };
+    let counted = spec.requests.is_some();
+    Window { seconds, warmup: spec.warmup.as_secs_f64(), whole: !stopped, counted }
 }
 
 /// An empty measurement of `target`.

@@ -60,6 +60,11 @@ pub(crate) struct Facts<'a> {
 }
 
 impl Objectives {
+    /// Answers that a run should have, so that ten are beyond each percentile: fewer, and it is one chance event.
+    pub(crate) fn samples(&self) -> u64 {
+        self.all.iter().filter_map(|objective| objective.measure.samples()).max().unwrap_or_default()
+    }
+
     /// Judges a run, objective by objective. A run without any latency meets no bound on latency.
     pub(crate) fn judge(&self, facts: &Facts<'_>) -> Vec<Judged> {
         self.all.iter().map(|objective| objective.judge(facts)).collect()
@@ -126,6 +131,21 @@ impl FromStr for Measure {
 }
 
 impl Measure {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates, as wanted here"
+    )]
+    fn samples(self) -> Option<u64> {
+        match self {
+            // The highest of all has none beyond it.
+            Measure::Percentile(percentile) if percentile < 100.0 => {
+                Some((10.0 / (1.0 - percentile / 100.0) - 1e-6).ceil() as u64)
+            }
+            _ => None,
+        }
+    }
+
     fn limit(self, text: &str) -> anyhow::Result<f64> {
         let number = |digits: &str| {
             digits.trim().parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0)
@@ -225,6 +245,15 @@ mod tests {
         assert_eq!(met("mean<51000us,mean<50000000ns"), [true, false]);
         assert_eq!(met("errors<1%,errors<=1%,errors<0.02"), [false, true, true]);
         assert_eq!(met("throughput>900/s,throughput>=900,throughput>899.5/s"), [false, true, true]);
+    }
+
+    #[test]
+    fn a_percentile_needs_ten_answers_beyond_it() {
+        let samples = |text: &str| text.parse::<Objectives>().unwrap().samples();
+        assert_eq!(samples("p50<1s"), 20);
+        assert_eq!(samples("p99<1s"), 1_000);
+        assert_eq!(samples("p99.9<1s,p50<1ms,errors<1%"), 10_000);
+        assert_eq!(samples("p100<1s,max<1s,mean<1s,throughput>1/s"), 0);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use anyhow::{Context, bail, ensure};
 
+/// Seconds of a trace, as of any other run.
+const LONGEST: f64 = 30.0 * 86_400.0;
+
 /// The times in `text`, one a line, in nanoseconds from the earliest; `speed` 2 plays them twice as fast.
 ///
 /// A line is a number of seconds, alone or as the first field of CSV, or a JSON object with a `timestamp`. A first
@@ -25,6 +28,11 @@ pub(crate) fn read(text: &str, speed: f64) -> anyhow::Result<Vec<u64>> {
     }
     times.sort_unstable_by(f64::total_cmp);
     let first = *times.first().context("it holds no time; write one time in seconds on each line")?;
+    let last = times.last().copied().unwrap_or(first);
+    ensure!(
+        (last - first) / speed <= LONGEST,
+        "its times span more than 30 days; are they seconds? --trace-speed 1000 plays milliseconds"
+    );
     Ok(times.iter().map(|at| nanos((at - first) / speed)).collect())
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::arrivals::{Share, mixed};
+use crate::arrivals::{Share, Stream, mixed};
 use crate::expect::Expected;
 
 /// A request as its transport writes it.
@@ -43,6 +43,11 @@ impl Workload {
         &self.models[place.model].requests[place.request]
     }
 
+    /// What the request at `place` is called: those of a model are counted from 1, in the order of their file.
+    pub(crate) fn name(&self, place: Place) -> String {
+        format!("request {} of {:?}", place.request + 1, self.models[place.model].model)
+    }
+
     /// Bytes of a body, the mean over those sent.
     #[expect(clippy::cast_precision_loss, reason = "exact below 2^53 bytes")]
     pub(crate) fn mean_bytes(&self) -> f64 {
@@ -75,7 +80,7 @@ impl Picker {
     /// The choice of one of several threads; each model's requests are dealt to the threads in turn.
     pub(crate) fn new(workload: Arc<Workload>, share: Share, seed: u64) -> Picker {
         let places = vec![share.lane; workload.models.len()];
-        let random = fastrand::Rng::with_seed(mixed(seed, share.lane as u64));
+        let random = fastrand::Rng::with_seed(mixed(Stream::Models, seed, share.lane as u64));
         Picker { workload, random, places, stride: share.lanes }
     }
 
@@ -101,6 +106,7 @@ impl Picker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arrivals::{Arrivals, Pattern};
 
     fn workload(shares: &[(f64, usize)]) -> Arc<Workload> {
         let request = |model, item| Prepared {
@@ -135,6 +141,30 @@ mod tests {
         let first = (0..40_000).filter(|_| picker.next().model == 0).count();
         // Five deviations of a binomial count are 433.
         assert!(first.abs_diff(30_000) < 440, "{first}");
+    }
+
+    /// A request that comes soon after another is as likely to be for either model as one that comes late.
+    #[test]
+    fn models_are_chosen_whenever_requests_come() {
+        let workload = workload(&[(0.5, 1), (0.5, 1)]);
+        for lane in 0..3 {
+            let share = Share { lane, lanes: 3 };
+            let pattern = Pattern::Poisson { rate: 3.0, seed: 7 };
+            let times: Vec<u64> = Arrivals::new(pattern, share, u64::MAX).take(20_000).collect();
+            let mut picker = Picker::new(workload.clone(), share, 7);
+            let firsts: Vec<bool> = times.iter().map(|_| picker.next().model == 0).collect();
+            let mut last = 0;
+            let mut gaps = [0.0, 0.0];
+            for (time, first) in times.iter().zip(&firsts) {
+                #[expect(clippy::cast_precision_loss, reason = "some seconds")]
+                let gap = (time - std::mem::replace(&mut last, *time)) as f64 / 1e9;
+                gaps[usize::from(*first)] += gap;
+            }
+            let first = firsts.iter().filter(|first| **first).count();
+            let [others, firsts] = [gaps[0] / (20_000 - first) as f64, gaps[1] / first as f64];
+            // Both are means of some 10,000 gaps of one second: their difference deviates by 0.014.
+            assert!((firsts - others).abs() < 0.07, "{firsts} {others}");
+        }
     }
 
     #[test]

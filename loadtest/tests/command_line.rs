@@ -38,7 +38,7 @@ fn a_server_that_is_not_there_is_one_line() {
         assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
         assert!(ran.err.contains(&format!("cannot connect to http://127.0.0.1:{port}")), "{}", ran.err);
     }
-    fails("--model m --url https://localhost", 1, "does not speak TLS");
+    fails("--model m --url https://localhost", 2, "does not speak TLS");
     fails("--model m --url http://no-such-host.invalid", 1, "its host has no address");
 }
 
@@ -51,11 +51,150 @@ fn a_model_or_a_shape_that_is_not_there_is_one_line() {
     assert_eq!(refused.status, 1);
     assert_eq!(
         refused.err.trim(),
-        r#"volley-load: model "m" refuses the request: status 400: unexpected shape for input 'x'"#
+        r#"volley-load: model "m" refuses the first request: status 400: unexpected shape for input 'x'"#
     );
     let shape = run(&server.url, "--shape x=1,3");
-    assert_eq!(shape.status, 1);
+    assert_eq!(shape.status, 2);
     assert!(shape.err.contains("its shape is [1,3], but input \"x\" of model \"m\" takes FP32 [-1,2]"));
+}
+
+#[test]
+fn a_server_that_does_not_answer_the_first_request_is_one_line() {
+    let hanging = Server::start(|_| Reply::Nothing);
+    let ran = run(&hanging.url, "--timeout 300ms");
+    assert_eq!((ran.status, ran.out.as_str(), ran.err.lines().count()), (1, "", 1), "{}", ran.err);
+    assert!(ran.err.contains("does not answer the first request within 300ms"), "{}", ran.err);
+    let closing = Server::start(|_| Reply::Last(Vec::new()));
+    let ran = run(&closing.url, "");
+    assert!(ran.err.contains("the connection was closed without an answer"), "{}", ran.err);
+}
+
+/// A port that speaks something else, or nothing, is told so, and soon.
+#[test]
+fn a_port_that_is_not_a_v2_servers_is_told_from_one_that_is() {
+    let bytes = Server::start(|_| right());
+    let ran = run(&bytes.url, "--protocol grpc");
+    assert!(ran.err.contains("leave out --protocol grpc"), "{}", ran.err);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    for protocol in ["http-json", "grpc"] {
+        let ran = run(&url, &format!("--timeout 300ms --protocol {protocol}"));
+        assert!(ran.err.contains("no complete answer within 300ms"), "{}", ran.err);
+    }
+    let closing = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", closing.local_addr().unwrap());
+    std::thread::spawn(move || closing.incoming().for_each(drop));
+    let ran = run(&url, "");
+    assert!(ran.err.contains("add --protocol grpc") && ran.status == 1, "{}", ran.err);
+}
+
+/// Every request of a file is tried, so that one that is wrong is named before the load.
+#[test]
+fn a_wrong_request_of_a_file_is_named() {
+    let server = Server::with_metadata(false, |n| match n {
+        1 => Reply::Bytes(answer("400 Bad Request", r#"{"error":"no such input"}"#)),
+        _ => right(),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.jsonl");
+    std::fs::write(&file, "{\"inputs\":[]}\n".repeat(3)).unwrap();
+    let ran = run(&server.url, &format!("-n 10 --input {}", file.display()));
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("refuses request 2: status 400: no such input"), "{}", ran.err);
+}
+
+/// What a server says cannot move the cursor of who reads it.
+#[test]
+fn a_servers_words_are_shown_without_control_characters() {
+    let body = r#"{"error":"\u001b[2Jgone\u0007\r\u009b1m"}"#;
+    let server = Server::start(move |_| Reply::Bytes(answer("400 Bad Request", body)));
+    let ran = run(&server.url, "");
+    assert!(ran.err.contains("gone"), "{}", ran.err);
+    assert!(!ran.err.trim_end().chars().any(char::is_control), "{:?}", ran.err);
+    let wrong = server::ANSWER.replace(r#""y""#, r#""y\u001b[2J""#);
+    let server = Server::start(move |_| Reply::Bytes(answer("200 OK", &wrong)));
+    let folder = tempfile::tempdir().unwrap();
+    let expected = folder.path().join("expected.json");
+    std::fs::write(&expected, server::ANSWER.replace(r#""y""#, r#""y\u001b[1J""#)).unwrap();
+    let ran = run(&server.url, &format!("-n 1 --warmup 0 --expect {}", expected.display()));
+    assert!(ran.err.contains("is missing"), "{}", ran.err);
+    assert!(!ran.err.replace('\n', "").chars().any(char::is_control), "{:?}", ran.err);
+}
+
+#[test]
+fn what_cannot_be_written_is_known_before_the_load() {
+    let server = Server::start(|_| right());
+    let ran = run(&server.url, "-n 10 --csv no/such/folder.csv");
+    assert_eq!((ran.status, server.seen()), (1, 0));
+    assert!(ran.err.contains("cannot write no/such/folder.csv"), "{}", ran.err);
+}
+
+/// A table that cannot be shown does not take the results with it.
+#[test]
+fn results_are_kept_when_standard_output_is_full() {
+    let server = Server::start(|_| right());
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("out.json");
+    let mut command = command(&format!("--model m --url {} -n 10 --warmup 0", server.url));
+    command.arg("--json").arg(&json).stdout(std::fs::File::create("/dev/full").unwrap());
+    let ran = server::ran(command.output().unwrap(), &json);
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("cannot write the table"), "{}", ran.err);
+    assert_eq!(ran.figure("/requests").to_bits(), 10_f64.to_bits());
+}
+
+/// The first signal ends what is done before the load, too: here the server never says what its model takes, or
+/// never answers the first request.
+#[test]
+fn a_signal_before_the_load_ends_the_program() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (asked, waiting) = std::sync::mpsc::channel();
+    let metadata = {
+        let (asked, silent) = (asked.clone(), silent.try_clone().unwrap());
+        std::thread::spawn(move || {
+            // The first connection only sees whether the server is there.
+            let streams: Vec<_> = silent.incoming().take(2).collect();
+            asked.send(()).unwrap();
+            streams
+        })
+    };
+    let hanging = Server::start(move |_| {
+        asked.send(()).unwrap();
+        Reply::Nothing
+    });
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    for url in [&silent, &hanging.url] {
+        let mut command = command(&format!("--model m --url {url} --timeout 1h"));
+        let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        waiting.recv().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::INT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert!(err.contains("interrupted by a signal"), "{err}");
+    }
+    drop(metadata.join().unwrap());
+}
+
+/// What is left of a schedule that nobody could send has a thousand million requests.
+#[test]
+fn a_signal_ends_the_count_of_what_was_never_sent() {
+    static SEEN: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+    let server = Server::start(|n| {
+        *SEEN.0.lock().unwrap() = n;
+        SEEN.1.notify_all();
+        right()
+    });
+    let mut command =
+        command(&format!("--model m --url {} --rate 1e8 -d 100s --warmup 0 --timeout 10ms", server.url));
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    drop(SEEN.1.wait_while(SEEN.0.lock().unwrap(), |seen| *seen < 50).unwrap());
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A signal ends a run that would take an hour, and the figures so far are there.

@@ -16,6 +16,7 @@ use prost::Message;
 use proto::v2;
 use server::run;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// What the server does with the n-th inference, from 0.
@@ -29,6 +30,12 @@ enum Answer {
     Refuse,
     /// The stream ends with a status, after no answer.
     End,
+    /// The answer, twice.
+    Twice,
+    /// Nothing, ever; the call stays open.
+    Nothing,
+    /// The answer, and the connection takes no more calls (GOAWAY); it stays open while calls are.
+    GoAway,
 }
 
 struct Server {
@@ -42,11 +49,14 @@ struct Shared {
     reply: Reply,
     seen: Arc<AtomicU64>,
     streams: Arc<AtomicU64>,
+    /// Tells the connection that it shall take no more calls.
+    leave: Arc<Notify>,
 }
 
 fn start(reply: Reply) -> Server {
     let (connections, streams) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let shared = Shared { reply, seen: Arc::default(), streams: Arc::clone(&streams) };
+    let (seen, leave) = (Arc::default(), Arc::default());
+    let shared = Shared { reply, seen, streams: Arc::clone(&streams), leave };
     let (tell, told) = std::sync::mpsc::channel();
     let accepted = Arc::clone(&connections);
     std::thread::spawn(move || {
@@ -58,7 +68,7 @@ fn start(reply: Reply) -> Server {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 accepted.fetch_add(1, Ordering::SeqCst);
-                tasks.spawn(connection(stream, shared.clone()));
+                tasks.spawn(connection(stream, Shared { leave: Arc::default(), ..shared.clone() }));
             }
         });
     });
@@ -69,68 +79,98 @@ fn start(reply: Reply) -> Server {
 async fn connection(stream: TcpStream, shared: Shared) {
     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
     let mut calls = JoinSet::new();
-    while let Some(Ok((request, respond))) = connection.accept().await {
-        calls.spawn(call(request, respond, shared.clone()));
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => {
+                let Some(Ok((request, respond))) = accepted else { return };
+                calls.spawn(call(request, respond, shared.clone()));
+            }
+            () = shared.leave.notified() => connection.graceful_shutdown(),
+        }
     }
 }
 
 async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, shared: Shared) -> Option<()> {
     let method = request.uri().path().rsplit('/').next()?.to_owned();
-    let mut incoming = request.into_body();
+    let incoming = request.into_body();
     let head = Response::builder().header("content-type", "application/grpc").body(()).ok()?;
-    let mut pending = BytesMut::new();
     match method.as_str() {
         "ModelMetadata" => {
             let mut outgoing = respond.send_response(head, false).ok()?;
             send(&mut outgoing, &metadata(), usize::MAX);
             end(&mut outgoing, 0, "");
         }
-        "ModelInfer" => {
-            let message = message(&mut incoming, &mut pending).await?;
-            let mut outgoing = respond.send_response(head, false).ok()?;
-            match shared.answer() {
-                Answer::Right(cut) => {
-                    send(&mut outgoing, &identity(message), cut);
-                    end(&mut outgoing, 0, "");
-                }
-                Answer::Refuse | Answer::End => end(&mut outgoing, 14, "queue is full"),
-            }
-        }
-        "ModelStreamInfer" => {
-            shared.streams.fetch_add(1, Ordering::SeqCst);
-            let mut head = Some(head);
-            let mut outgoing = None;
-            while let Some(message) = message(&mut incoming, &mut pending).await {
-                // The head comes with the first answer, as some servers send it.
-                if let Some(head) = head.take() {
-                    outgoing = Some(respond.send_response(head, false).ok()?);
-                }
-                let outgoing = outgoing.as_mut()?;
-                let refusal = v2::ModelStreamInferResponse {
-                    error_message: "queue is full".to_owned(),
-                    ..Default::default()
-                };
-                match shared.answer() {
-                    Answer::Right(cut) => {
-                        let infer_response = Some(identity(message));
-                        let answer = v2::ModelStreamInferResponse { infer_response, ..Default::default() };
-                        send(outgoing, &answer, cut);
-                    }
-                    Answer::Refuse => send(outgoing, &refusal, usize::MAX),
-                    Answer::End => {
-                        end(outgoing, 13, "gone wrong");
-                        return None;
-                    }
-                }
-            }
-            end(outgoing.as_mut()?, 0, "");
-        }
+        "ModelInfer" => unary(incoming, respond.send_response(head, false).ok()?, &shared).await?,
+        "ModelStreamInfer" => stream(incoming, (respond, head), &shared).await?,
         _ => {
             let refused = Response::builder().header("content-type", "application/grpc");
             let refused = refused.header("grpc-status", "12").header("grpc-message", "not here");
             respond.send_response(refused.body(()).ok()?, true).ok()?;
         }
     }
+    Some(())
+}
+
+async fn unary(mut incoming: RecvStream, mut outgoing: SendStream<Bytes>, shared: &Shared) -> Option<()> {
+    let message = message(&mut incoming, &mut BytesMut::new()).await?;
+    let told = shared.answer();
+    match told {
+        Answer::Right(cut) => send(&mut outgoing, &identity(message), cut),
+        Answer::Twice => {
+            send(&mut outgoing, &identity(message.clone()), usize::MAX);
+            send(&mut outgoing, &identity(message), 3);
+        }
+        Answer::GoAway => send(&mut outgoing, &identity(message), usize::MAX),
+        Answer::Nothing => std::future::pending().await,
+        Answer::Refuse | Answer::End => {
+            end(&mut outgoing, 14, "queue is full");
+            return Some(());
+        }
+    }
+    end(&mut outgoing, 0, "");
+    if let Answer::GoAway = told {
+        shared.leave.notify_one();
+    }
+    Some(())
+}
+
+async fn stream(
+    mut incoming: RecvStream,
+    (mut respond, head): (SendResponse<Bytes>, Response<()>),
+    shared: &Shared,
+) -> Option<()> {
+    shared.streams.fetch_add(1, Ordering::SeqCst);
+    let mut pending = BytesMut::new();
+    let first = message(&mut incoming, &mut pending).await?;
+    // The head comes with the first answer, as some servers send it.
+    let mut outgoing = respond.send_response(head, false).ok()?;
+    let mut next = Some(first);
+    while let Some(received) = next {
+        let told = shared.answer();
+        match told {
+            Answer::Nothing => std::future::pending().await,
+            Answer::Right(_) | Answer::GoAway | Answer::Twice => {
+                let cut = if let Answer::Right(cut) = told { cut } else { usize::MAX };
+                let infer_response = Some(identity(received));
+                let answer = v2::ModelStreamInferResponse { infer_response, ..Default::default() };
+                send(&mut outgoing, &answer, cut);
+            }
+            Answer::Refuse => {
+                let error_message = "queue is full".to_owned();
+                let refusal = v2::ModelStreamInferResponse { error_message, ..Default::default() };
+                send(&mut outgoing, &refusal, usize::MAX);
+            }
+            Answer::End => {
+                end(&mut outgoing, 13, "gone wrong");
+                return None;
+            }
+        }
+        if let Answer::GoAway = told {
+            shared.leave.notify_one();
+        }
+        next = message(&mut incoming, &mut pending).await;
+    }
+    end(&mut outgoing, 0, "");
     Some(())
 }
 
@@ -280,5 +320,34 @@ fn an_open_loop_works_over_grpc() {
         let ran = run(&server.url, &format!("--rate 500 -d 500ms --warmup 100ms --protocol {protocol}"));
         assert_eq!((ran.status, ran.errors()), (0, vec![]), "{}", ran.err);
         assert!((249.0..=251.0).contains(&ran.figure("/requests")), "{}", ran.run());
+    }
+}
+
+/// The server says that the connection takes no more calls, and one call keeps it open: calls go on over another, and
+/// the one that is never answered is all that fails.
+#[test]
+fn a_connection_that_takes_no_more_calls_is_replaced() {
+    let server = start(|n| match n {
+        5 => Answer::Nothing,
+        9 => Answer::GoAway,
+        _ => Answer::Right(usize::MAX),
+    });
+    let ran = run(&server.url, "-c 2 -d 1500ms --warmup 0 --timeout 1s --protocol grpc");
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    assert_eq!(ran.errors(), [("timeout".to_owned(), 1)]);
+    assert!(ran.figure("/latency/count") > 100.0, "{}", ran.run());
+}
+
+#[test]
+fn a_second_answer_to_a_call_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = rows(folder.path());
+    for check in [String::new(), format!("--input x={rows} --expect y={rows}")] {
+        // The requests of a file are tried before the load, at most 32 of them.
+        let server = start(|n| if n >= 32 && n % 2 == 1 { Answer::Twice } else { Answer::Right(usize::MAX) });
+        let ran = run(&server.url, &format!("-c 1 -n 60 --warmup 0 --protocol grpc {check}"));
+        let [(kind, count)] = &ran.errors()[..] else { panic!("{:?}", ran.errors()) };
+        assert_eq!(kind, "the call has more than one answer");
+        assert!((14..=18).contains(count), "{count}");
     }
 }

@@ -390,6 +390,11 @@ pub fn refusal(status: StatusCode, body: &[u8]) -> String {
     }
     let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
     match text.trim() {
+        // A page for people: whatever answers there speaks another protocol.
+        page if page.starts_with('<') => {
+            let reason = status.canonical_reason().unwrap_or("an error");
+            format!("{reason} (its answer is a page, so it may be no V2 inference server)")
+        }
         "" => status.canonical_reason().unwrap_or("no explanation was given").to_owned(),
         text => text.to_owned(),
     }

@@ -140,7 +140,8 @@ impl Figure {
         let (first, second) = (middle(&a), middle(&b));
         let change = first.zip(second).and_then(|(first, second)| {
             if metric.is_share() {
-                return Some(difference(&a, &b, second - first));
+                let requests = before.iter().chain(after).map(|run| run.requests + run.unanswered).min();
+                return Some(difference(&a, &b, (second - first, requests.unwrap_or_default())));
             }
             (first > 0.0 && second > 0.0)
                 .then(|| ratio(metric, [before, after], [&a, &b], (second / first).ln()))
@@ -161,8 +162,9 @@ impl Figure {
     }
 }
 
-fn difference(before: &[f64], after: &[f64], amount: f64) -> Change {
-    let interval = welch(before, after).map(|found| (found.low, found.high));
+/// Of shares of at least so many requests, of which one more or fewer is the least that can be told.
+fn difference(before: &[f64], after: &[f64], (amount, requests): (f64, u64)) -> Change {
+    let interval = welch(before, after, units::share(1, requests)).map(|found| (found.low, found.high));
     let evidence = if interval.is_some() { Evidence::Repeats } else { Evidence::Nothing };
     Change { amount, interval, evidence }
 }
@@ -171,11 +173,11 @@ fn difference(before: &[f64], after: &[f64], amount: f64) -> Change {
 fn ratio(metric: Metric, runs: [&[&Run]; 2], [before, after]: [&[f64]; 2], log_ratio: f64) -> Change {
     let share = |found: Interval| (found.low.exp_m1(), found.high.exp_m1());
     let amount = log_ratio.exp_m1();
-    if let Some(found) = welch(&logs(before), &logs(after)) {
+    if let Some(found) = welch(&logs(before), &logs(after), RESOLUTION) {
         return Change { amount, interval: Some(share(found)), evidence: Evidence::Repeats };
     }
     let [a, b] = runs.map(|runs| of_seconds(metric, runs));
-    match welch(&a, &b) {
+    match welch(&a, &b, RESOLUTION) {
         Some(found) => {
             Change { amount, interval: Some(share(found.around(log_ratio))), evidence: Evidence::Seconds }
         }
@@ -183,6 +185,8 @@ fn ratio(metric: Metric, runs: [&[&Run]; 2], [before, after]: [&[f64]; 2], log_r
     }
 }
 
+/// Logarithms of latencies that a histogram of three digits tells apart; what else is compared is no more exact.
+const RESOLUTION: f64 = 1.0 / 1024.0;
 /// Fewer whole seconds than this do not show how a run wanders.
 const MIN_SECONDS: usize = 5;
 /// Into how many stretches a run's seconds are put together.
@@ -279,6 +283,17 @@ mod tests {
         let found = figure(Metric::Errors, &before, &after);
         assert!((found.change.unwrap().amount - 0.1).abs() < 1e-3);
         assert_eq!(found.verdict(), Verdict::Unknown, "one run says nothing of how often errors come");
+    }
+
+    /// Three runs in the same bucket of a histogram, and three in the next.
+    #[test]
+    fn neighbouring_buckets_are_no_difference() {
+        let (before, mut after) = (runs(&[100.0; 3]), runs(&[100.0; 3]));
+        assert_eq!(figure(Metric::P50, &before, &after).verdict(), Verdict::WithinNoise);
+        after.iter_mut().for_each(|run| run.latency.p50 *= 1.0 + RESOLUTION);
+        assert_eq!(figure(Metric::P50, &before, &after).verdict(), Verdict::WithinNoise);
+        after.iter_mut().for_each(|run| run.latency.p50 *= 1.1);
+        assert_eq!(figure(Metric::P50, &before, &after).verdict(), Verdict::Worse);
     }
 
     #[test]

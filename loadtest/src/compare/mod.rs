@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use self::comparison::Comparison;
+use self::figure::Verdict;
 use self::page::Side;
 use crate::report::{json, units};
 
@@ -29,7 +30,13 @@ pub(crate) struct CompareArgs {
     /// Also write a page with the table and both latency curves.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// End with status 3 when a figure is worse, for a pipeline that shall stop then.
+    #[arg(long)]
+    pub(crate) fail_on_worse: bool,
 }
+
+/// The exit status when a figure is worse, and that was asked for.
+const WORSE: u8 = 3;
 
 /// Prints what differs at each load that both measurements have.
 ///
@@ -53,7 +60,9 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
         fs::write(path, page::render(&comparison, [&a, &b]))
             .with_context(|| format!("cannot write the page to {}", path.display()))?;
     }
-    Ok(ExitCode::SUCCESS)
+    let worse = comparison.loads.iter().flat_map(|load| &load.figures);
+    let worse = worse.filter(|figure| figure.verdict() == Verdict::Worse).count() > 0;
+    Ok(if worse && args.fail_on_worse { ExitCode::from(WORSE) } else { ExitCode::SUCCESS })
 }
 
 /// The file's name without its folders and ending.
@@ -67,16 +76,38 @@ mod tests {
     use crate::report::sample;
 
     #[test]
+    fn a_pipeline_can_stop_at_what_is_worse() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let before = sample::of(&[sample::closed(2)], 3);
+        let mut after = before.clone();
+        after.runs.iter_mut().for_each(|run| run.latency.p99 *= 2.0);
+        for (name, measurement) in [("a.json", &before), ("b.json", &after)] {
+            json::write(measurement, &mut fs::File::create(path(name)).unwrap()).unwrap();
+        }
+        let status = |fail_on_worse| {
+            let args =
+                CompareArgs { before: path("a.json"), after: path("b.json"), html: None, fail_on_worse };
+            run(&args).unwrap()
+        };
+        assert_eq!((status(false), status(true)), (ExitCode::SUCCESS, ExitCode::from(WORSE)));
+    }
+
+    #[test]
     fn files_are_compared_and_a_page_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        json::write(&sample::sweep(&[1, 2]), &path("a.json")).unwrap();
-        json::write(&sample::sweep(&[2, 4]), &path("b.json")).unwrap();
-        let mut args =
-            CompareArgs { before: path("a.json"), after: path("b.json"), html: Some(path("c.html")) };
-        run(&args).unwrap();
+        json::write(&sample::sweep(&[1, 2]), &mut fs::File::create(path("a.json")).unwrap()).unwrap();
+        json::write(&sample::sweep(&[2, 4]), &mut fs::File::create(path("b.json")).unwrap()).unwrap();
+        let mut args = CompareArgs {
+            before: path("a.json"),
+            after: path("b.json"),
+            html: Some(path("c.html")),
+            fail_on_worse: true,
+        };
+        assert_eq!(run(&args).unwrap(), ExitCode::SUCCESS);
         assert!(fs::read_to_string(path("c.html")).unwrap().contains("<h1>a and b</h1>"));
-        json::write(&sample::sweep(&[64]), &path("b.json")).unwrap();
+        json::write(&sample::sweep(&[64]), &mut fs::File::create(path("b.json")).unwrap()).unwrap();
         args.html = None;
         let error = run(&args).unwrap_err().to_string();
         assert!(

@@ -20,13 +20,13 @@ impl Interval {
 
 /// The mean of `after` less that of `before`, by Welch's method, which does not take both to scatter alike.
 /// `None` with fewer than two values on a side: nothing is known of how they scatter.
-pub(super) fn welch(before: &[f64], after: &[f64]) -> Option<Interval> {
-    let (a, b) = (Spread::of(before)?, Spread::of(after)?);
+///
+/// Values nearer to each other than `resolution` cannot be told apart, so that even the mean of equal ones is not known
+/// better.
+pub(super) fn welch(before: &[f64], after: &[f64], resolution: f64) -> Option<Interval> {
+    let (a, b) = (Spread::of(before, resolution)?, Spread::of(after, resolution)?);
     let difference = b.mean - a.mean;
     let variance = a.variance_of_mean + b.variance_of_mean;
-    if variance == 0.0 {
-        return Some(Interval { difference, low: difference, high: difference });
-    }
     // Welch and Satterthwaite's degrees of freedom.
     let freedom = variance.powi(2)
         / (a.variance_of_mean.powi(2) / (a.count - 1.0) + b.variance_of_mean.powi(2) / (b.count - 1.0));
@@ -42,13 +42,15 @@ struct Spread {
 }
 
 impl Spread {
-    fn of(values: &[f64]) -> Option<Spread> {
+    fn of(values: &[f64], resolution: f64) -> Option<Spread> {
         if values.len() < 2 || values.iter().any(|value| !value.is_finite()) {
             return None;
         }
         let (count, mean) = (len(values), mean(values));
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        Some(Spread { count, mean, variance_of_mean: squares / (count - 1.0) / count })
+        // The variance of a value that lies anywhere in a bucket; more values in the same do not say where.
+        let least = (resolution.powi(2) / 12.0).max(f64::MIN_POSITIVE);
+        Some(Spread { count, mean, variance_of_mean: (squares / (count - 1.0) / count).max(least) })
     }
 }
 
@@ -75,7 +77,7 @@ mod tests {
 
     #[track_caller]
     fn check(before: &[f64], after: &[f64], expected: [f64; 3]) {
-        let found = welch(before, after).unwrap();
+        let found = welch(before, after, 0.0).unwrap();
         for (found, expected) in [found.difference, found.low, found.high].into_iter().zip(expected) {
             assert!((found - expected).abs() < 1e-7 * expected.abs().max(1.0), "{found}, not {expected}");
         }
@@ -103,10 +105,17 @@ mod tests {
 
     #[test]
     fn one_value_says_nothing_of_how_values_scatter() {
-        assert_eq!(welch(&[1.0], &[1.0, 2.0]), None);
-        assert_eq!(welch(&[1.0, f64::NEG_INFINITY], &[1.0, 2.0]), None);
-        let same = welch(&[1.0, 1.0], &[2.0, 2.0]).unwrap();
-        assert_eq!((same.low, same.high), (1.0, 1.0));
+        assert_eq!(welch(&[1.0], &[1.0, 2.0], 0.1), None);
+        assert_eq!(welch(&[1.0, f64::NEG_INFINITY], &[1.0, 2.0], 0.1), None);
+    }
+
+    /// Values in the same bucket look alike; that they are equal is not known.
+    #[test]
+    fn equal_values_are_not_certain() {
+        let found = welch(&[1.0, 1.0], &[1.05, 1.05], 0.1).unwrap();
+        assert!(found.low < 0.0 && found.high > 0.1, "{found:?}");
+        let found = welch(&[1.0; 5], &[2.0; 5], 0.1).unwrap();
+        assert!(found.low < 1.0 && found.low > 0.8 && found.high > 1.0, "{found:?}");
     }
 
     #[test]
@@ -132,7 +141,7 @@ mod tests {
         let hits = (0..2000).filter(|_| {
             let before: Vec<f64> = (0..4).map(|_| next()).collect();
             let after: Vec<f64> = (0..6).map(|_| 3.0 + 2.0 * next()).collect();
-            let found = welch(&before, &after).unwrap();
+            let found = welch(&before, &after, 0.0).unwrap();
             found.low <= 3.0 && found.high >= 3.0
         });
         let hits = hits.count();

@@ -75,6 +75,10 @@ mod tests {
     fn faster(mut measurement: Measurement) -> Measurement {
         for run in &mut measurement.runs {
             run.requests_per_second *= 1.25;
+            run.requests = run.requests * 5 / 4;
+            for model in run.server.iter_mut().flat_map(|server| server.models.values_mut()) {
+                model.requests = model.requests * 5 / 4;
+            }
             run.latency.p50 *= 0.8;
             run.latency.p99_9 *= 3.0;
             for second in &mut run.timeline {

@@ -1,14 +1,15 @@
 //! What files hold as the contents of requests: V2 bodies, arrays, images.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
 use volley_client::input::{self, Array, Wanted};
-use volley_client::{EncodedResponse, ModelMetadata, Tensor, TensorMetadata};
+use volley_client::{ClientError, EncodedResponse, ModelMetadata, Tensor, TensorMetadata};
 
-use super::{Content, File, Sources, rows};
+use super::{Content, File, MAX_BYTES, Sources, rows, too_many_bytes};
 
 /// What the files say, in the order it is sent.
 pub(super) fn contents(
@@ -48,13 +49,24 @@ pub(crate) fn expected(files: &[File], batch: Option<i64>) -> anyhow::Result<Vec
     {
         let text = text(path)?;
         let whole = is(path, &["json"]).then_some(&text[..]);
-        let answers = whole.into_iter().chain(text.lines().filter(|_| whole.is_none()));
-        let answers = answers.filter(|answer| !answer.trim().is_empty());
-        let decode = |answer: &str| {
-            let answer = EncodedResponse::new(Bytes::copy_from_slice(answer.as_bytes()), None).decode();
-            answer.map(|answer| answer.outputs).with_context(|| format!("{} is no answer", path.display()))
+        let answers = whole.into_iter().chain(text.lines().filter(|_| whole.is_none())).enumerate();
+        let answers = answers.filter(|(_, answer)| !answer.trim().is_empty());
+        let decode = |(at, answer): (usize, &str)| match EncodedResponse::new(
+            Bytes::copy_from_slice(answer.as_bytes()),
+            None,
+        )
+        .decode()
+        {
+            Ok(answer) => Ok(answer.outputs),
+            // Its own words ask about a server, and this is a file.
+            Err(ClientError::Protocol { reason }) => {
+                Err(anyhow!("{}: line {} is no V2 answer: {reason}", path.display(), at + 1))
+            }
+            Err(error) => Err(anyhow!("{}: line {}: {error}", path.display(), at + 1)),
         };
-        return answers.map(decode).collect();
+        let answers: Vec<_> = answers.map(decode).collect::<anyhow::Result<_>>()?;
+        ensure!(!answers.is_empty(), "{} has no answer", path.display());
+        return Ok(answers);
     }
     let mut columns = Vec::new();
     for file in files {
@@ -127,8 +139,11 @@ fn bodies(path: &Path) -> anyhow::Result<Option<Vec<Bytes>>> {
         return Ok(None);
     }
     let text = text(path)?;
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    let body = |line| request(line)?.with_context(|| format!("{}: a line is no V2 request", path.display()));
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let body = |(at, line)| -> anyhow::Result<Bytes> {
+        let body = request(line).with_context(|| format!("line {}", at + 1))?;
+        body.with_context(|| format!("{}: line {} is no V2 request", path.display(), at + 1))
+    };
     let bodies: Vec<Bytes> = lines.map(body).collect::<anyhow::Result<_>>()?;
     ensure!(!bodies.is_empty(), "{} has no request", path.display());
     Ok(Some(bodies))
@@ -212,14 +227,21 @@ fn arrays(path: &Path, name: Option<&str>) -> anyhow::Result<Vec<(String, Array)
     }
     ensure!(is(path, &["npz"]), "its name must end in .npy or .npz");
     ensure!(name.is_none(), "its arrays have names of their own; leave out NAME=");
+    members(file, MAX_BYTES)
+}
+
+/// The arrays of a .npz file, which may have `left` bytes together: a small file may be a large one compressed.
+fn members(file: Vec<u8>, mut left: usize) -> anyhow::Result<Vec<(String, Array)>> {
     let mut archive = zip::ZipArchive::new(std::io::Cursor::new(file)).context("it is no .npz file")?;
-    let mut arrays = Vec::with_capacity(archive.len());
+    let mut arrays = Vec::new();
     for at in 0..archive.len() {
-        let mut member = archive.by_index(at).context("it is no .npz file")?;
+        let member = archive.by_index(at).context("it is no .npz file")?;
         let name = member.name().context("the name of an array cannot be read")?;
         let name = name.strip_suffix(".npy").unwrap_or(&name).to_owned();
         let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut member, &mut bytes).with_context(|| format!("array {name:?}"))?;
+        let read = member.take(left as u64 + 1).read_to_end(&mut bytes);
+        read.with_context(|| format!("array {name:?}"))?;
+        left = left.checked_sub(bytes.len()).with_context(too_many_bytes)?;
         arrays.push((name.clone(), input::read_npy(bytes).with_context(|| format!("array {name:?}"))?));
     }
     ensure!(!arrays.is_empty(), "it holds no array");

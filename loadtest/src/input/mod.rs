@@ -17,12 +17,31 @@ pub(crate) use self::files::expected;
 pub(crate) use self::random::{Range, StringLength, check_names};
 pub(crate) use self::shapes::Shape;
 
+/// Bytes of all requests that are prepared: a server's metadata may ask for any size.
+pub(crate) const MAX_BYTES: usize = 1 << 30;
+
+/// What to say when the requests have more.
+pub(crate) fn too_many_bytes() -> String {
+    format!(
+        "the requests have more than {} GiB together: have fewer that differ with --distinct, or smaller ones with \
+         --shape, --batch or --string-length",
+        MAX_BYTES >> 30
+    )
+}
+
 /// One `--input` or `--expect`: `FILE` or `NAME=FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct File {
     /// The tensor it is for.
     pub(crate) name: Option<String>,
     pub(crate) path: PathBuf,
+}
+
+impl File {
+    /// Whether it is no file, but the word for random contents.
+    pub(crate) fn is_random(&self) -> bool {
+        self.name.is_none() && self.path.as_os_str() == "random"
+    }
 }
 
 impl FromStr for File {
@@ -52,6 +71,8 @@ pub(crate) struct Sources {
     pub(crate) batch: Option<i64>,
     /// Random requests that are different.
     pub(crate) distinct: usize,
+    /// Whether tensors are sent as JSON, which is longer.
+    pub(crate) as_text: bool,
     pub(crate) scale: Scale,
     pub(crate) seed: u64,
 }

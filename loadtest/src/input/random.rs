@@ -7,8 +7,8 @@ use half::{bf16, f16};
 use volley_client::input::Wanted;
 use volley_client::{DataType, Element, ModelMetadata, Tensor, TensorMetadata};
 
-use super::{Content, Sources, shapes};
-use crate::arrivals::mixed;
+use super::{Content, MAX_BYTES, Sources, shapes, too_many_bytes};
+use crate::arrivals::{Stream, mixed};
 
 /// Whole numbers, when nobody says which: every type holds them, and every vocabulary has so many words.
 const WHOLE: (f64, f64) = (0.0, 100.0);
@@ -65,12 +65,41 @@ pub(super) fn contents(
     if metadata.inputs.is_empty() {
         bail!("the server says that model {model:?} has no inputs: give its requests with --input");
     }
+    // Before anything is made: metadata may ask for more than there is memory.
+    let sizes = metadata.inputs.iter().map(|input| size(model, input, sources));
+    let size = sizes.sum::<anyhow::Result<u64>>()?.saturating_mul(sources.distinct as u64);
+    ensure!(size <= MAX_BYTES as u64, "model {model:?}: {}", too_many_bytes());
     let content = |number: usize| {
-        let mut random = fastrand::Rng::with_seed(mixed(sources.seed, number as u64));
+        let mut random = fastrand::Rng::with_seed(mixed(Stream::Contents, sources.seed, number as u64));
         let tensor = |input| tensor(model, input, sources, &mut random);
         metadata.inputs.iter().map(tensor).collect::<anyhow::Result<_>>().map(Content::Tensors)
     };
     (0..sources.distinct).map(content).collect()
+}
+
+/// Bytes that a random tensor has on its way, or about as many as JSON.
+fn size(model: &str, input: &TensorMetadata, sources: &Sources) -> anyhow::Result<u64> {
+    let shape = shape(model, input, sources)?;
+    let elements = shape.iter().product::<i64>().unsigned_abs();
+    let datatype = Wanted { model, input }.datatype()?;
+    let each = match datatype.element_size() {
+        None => string_length(input, sources) + 4,
+        Some(size) if !sources.as_text => size,
+        Some(_) if !datatype.is_float() => 4,
+        // As many digits as tell one number from the next.
+        Some(size) => 2 + 5 * size / 2,
+    };
+    Ok(elements.saturating_mul(each as u64))
+}
+
+fn shape(model: &str, input: &TensorMetadata, sources: &Sources) -> anyhow::Result<Vec<i64>> {
+    let given = sources.shapes.iter().find(|shape| shape.input == input.name);
+    shapes::resolved(model, input, given.map(|shape| &shape.dims[..]), sources.batch)
+}
+
+fn string_length(input: &TensorMetadata, sources: &Sources) -> usize {
+    let length = sources.string_lengths.iter().find(|length| length.input == input.name);
+    length.map_or(STRING_LENGTH, |length| length.length)
 }
 
 /// Checks that every option is for an input of one of the models: a misspelt name would pass unnoticed.
@@ -84,6 +113,13 @@ pub(crate) fn check_names(
     let shapes = shapes.iter().map(|shape| ("--shape", &shape.input));
     let ranges = ranges.iter().map(|range| ("--range", &range.input));
     let lengths = string_lengths.iter().map(|length| ("--string-length", &length.input));
+    let text = |name: &String| {
+        let named = inputs.iter().find(|input| input.name == *name);
+        named.is_none_or(|input| input.datatype == DataType::Bytes.name())
+    };
+    if let Some(length) = string_lengths.iter().find(|length| !text(&length.input)) {
+        bail!("--string-length: input {:?} holds no strings", length.input);
+    }
     for (option, name) in shapes.chain(ranges).chain(lengths) {
         if !inputs.iter().any(|input| input.name == *name) {
             let names: Vec<_> = inputs.iter().map(|input| input.name.as_str()).collect();
@@ -99,11 +135,9 @@ fn tensor(
     sources: &Sources,
     random: &mut fastrand::Rng,
 ) -> anyhow::Result<Tensor> {
-    let given = sources.shapes.iter().find(|shape| shape.input == input.name);
-    let shape = shapes::resolved(model, input, given.map(|shape| &shape.dims[..]), sources.batch)?;
+    let shape = shape(model, input, sources)?;
     let datatype = Wanted { model, input }.datatype()?;
     let range = sources.ranges.iter().find(|range| range.input == input.name);
-    let length = sources.string_lengths.iter().find(|length| length.input == input.name);
     let range = range.map(|range| (range.low, range.high));
     if let Some((low, high)) = range {
         fits(datatype, low, high).with_context(|| format!("--range {}={low}:{high}", input.name))?;
@@ -111,7 +145,7 @@ fn tensor(
     let count = usize::try_from(shape.iter().product::<i64>()).context("a dimension is negative")?;
     let mut data = Vec::with_capacity(count * datatype.element_size().unwrap_or(STRING_LENGTH));
     if datatype == DataType::Bytes {
-        let length = length.map_or(STRING_LENGTH, |length| length.length);
+        let length = string_length(input, sources);
         let strings: Vec<String> = (0..count).map(|_| string(range, length, random)).collect();
         return Ok(Tensor::from_strings(&input.name, &shape, &strings)?);
     }
@@ -192,6 +226,7 @@ mod tests {
             string_lengths: vec![],
             batch: None,
             distinct: 16,
+            as_text: false,
             scale: Default::default(),
             seed: 1,
         }
@@ -270,9 +305,35 @@ mod tests {
         let unknown = check_names(&metadata("UINT8").inputs, &with(range("y"))).unwrap_err().to_string();
         assert_eq!(unknown, "--range: there is no input \"y\", but x");
         assert!(check_names(&metadata("UINT8").inputs, &with(range("x"))).is_ok());
+        let lengths = vec![StringLength { input: "x".into(), length: 5 }];
+        let numbers =
+            check_names(&metadata("FP32").inputs, &Sources { string_lengths: lengths, ..sources() });
+        assert!(numbers.unwrap_err().to_string().contains("holds no strings"));
         assert!(error("FP8", &sources()).contains("a type that this client does not know"));
         let none = contents("m", &ModelMetadata::default(), &sources()).unwrap_err();
         assert!(none.to_string().contains("has no inputs"));
+    }
+
+    /// None of these may be made to find out that it is too large.
+    #[test]
+    fn more_than_can_be_held_is_refused_before_it_is_made() {
+        let refused = |datatype: &str, shapes: &[&[i64]], sources: &Sources| {
+            let input = |shape: &&[i64]| TensorMetadata {
+                name: "x".into(),
+                datatype: datatype.into(),
+                shape: shape.to_vec(),
+            };
+            let metadata =
+                ModelMetadata { inputs: shapes.iter().map(input).collect(), ..ModelMetadata::default() };
+            let error = contents("m", &metadata, sources).unwrap_err().to_string();
+            assert!(error.contains("--distinct") && error.contains("--shape"), "{error}");
+        };
+        refused("FP64", &[&[1 << 30]], &Sources { distinct: 1, ..sources() });
+        refused("UINT8", &[&[1 << 20]], &Sources { distinct: 4_000_000_000, ..sources() });
+        refused("UINT8", &[&[1 << 29], &[1 << 29], &[1]], &Sources { distinct: 1, ..sources() });
+        refused("FP32", &[&[1 << 27]], &Sources { distinct: 1, as_text: true, ..sources() });
+        let length = StringLength { input: "x".into(), length: 1 << 20 };
+        refused("BYTES", &[&[1, 1000]], &Sources { string_lengths: vec![length], ..sources() });
     }
 
     #[test]

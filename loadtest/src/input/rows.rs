@@ -4,6 +4,9 @@ use anyhow::{Context, bail, ensure};
 use volley_client::input::{Array, Wanted, shape_text};
 use volley_client::{DataType, Tensor, TensorMetadata};
 
+/// Requests that one array makes.
+const MAX_ROWS: usize = 1 << 20;
+
 /// The tensors called `name` that `array` is, each of `batch` rows (1 when not given).
 ///
 /// `input` is what the model takes, when that is known. Without it, rows are in the array's first dimension.
@@ -16,6 +19,12 @@ pub(super) fn tensors(
     (model, input): (&str, Option<&TensorMetadata>),
     batch: Option<i64>,
 ) -> anyhow::Result<Vec<Tensor>> {
+    // An array without elements may say that it has any number of rows.
+    ensure!(
+        !array.shape.contains(&0),
+        "its shape is {}: without elements there is nothing to send",
+        shape_text(&array.shape)
+    );
     let whole = Tensor::new(name, array.datatype, &array.shape, array.data.clone())?;
     let Some(input) = input else {
         return cut(&whole, batch.unwrap_or(1), true);
@@ -42,7 +51,13 @@ fn cut(whole: &Tensor, batch: i64, batched: bool) -> anyhow::Result<Vec<Tensor>>
         bail!("its shape is {}, whose {rows} rows make no batches of {batch}", shape_text(&whole.shape));
     }
     let shape = if batched { [&[batch], item].concat() } else { item.to_vec() };
-    let pieces = usize::try_from(rows / batch).context("it has too many rows")?;
+    let pieces = usize::try_from(rows / batch).ok().filter(|pieces| *pieces <= MAX_ROWS);
+    let pieces = pieces.with_context(|| {
+        format!(
+            "it makes {} requests, and at most {MAX_ROWS} are taken: leave some out, or give a --batch",
+            rows / batch
+        )
+    })?;
     let piece = |number: usize, count: usize, data| {
         Tensor::new(&whole.name, whole.datatype, &shape, data)
             .with_context(|| format!("its rows {} and on", number * count))
@@ -118,6 +133,18 @@ mod tests {
         assert!(shapes(None, &[3, 2], Some(2)).unwrap_err().contains("3 rows make no batches of 2"));
         assert!(shapes(Some(&[-1, 2]), &[3, 5], None).unwrap_err().contains("takes UINT8 [-1,2]"));
         assert!(shapes(Some(&[4, 2]), &[3, 4, 5], None).unwrap_err().contains("its rows do not fit"));
+    }
+
+    #[test]
+    fn rows_are_bounded() {
+        let array = |shape: &[i64], bytes| Array {
+            datatype: DataType::Uint8,
+            shape: shape.to_vec(),
+            data: vec![0; bytes],
+        };
+        let error = |array: &Array| format!("{:#}", tensors(array, "x", ("m", None), None).unwrap_err());
+        assert!(error(&array(&[1 << 40, 0], 0)).contains("without elements"));
+        assert!(error(&array(&[MAX_ROWS as i64 + 1], MAX_ROWS + 1)).contains("at most 1048576"));
     }
 
     #[test]

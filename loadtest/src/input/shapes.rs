@@ -61,8 +61,9 @@ pub(super) fn resolved(
     let elements = shape.iter().try_fold(1_i64, |product, dim| product.checked_mul(*dim));
     ensure!(
         elements.is_some_and(|elements| elements <= 1 << 30),
-        "{wanted}: a shape of {} is too large to send",
-        shape_text(&shape)
+        "{wanted}: a shape of {} is too large to send; give a smaller one with --shape {}=DIMENSIONS",
+        shape_text(&shape),
+        input.name
     );
     Ok(shape)
 }

@@ -16,7 +16,7 @@ pub(super) fn begin(lane: &Rc<Lane>, connections: Vec<Connection>) {
 async fn send(lane: Rc<Lane>, slot: Rc<Slot>, mut connection: Connection) {
     let mut now = lane.clock.now();
     while now < lane.window.close && !lane.over.get() && lane.spend(now) {
-        let Some(later) = lane.perform(&slot, &mut connection, (now, now, now)).await else { return };
-        now = later;
+        let Some(freed) = lane.perform(&slot, &mut connection, (now, now, now)).await else { return };
+        now = freed.ready;
     }
 }

@@ -10,21 +10,22 @@ use anyhow::anyhow;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::connect::Ready;
 use super::slot::{Cut, Slot};
 use super::{Mode, Setting, Spec, nanos, part};
 use crate::arrivals::{Arrivals, Schedule, Share};
-use crate::clock::{Clock, thread_cpu};
+use crate::clock::Clock;
+use crate::expect::Wrong;
 use crate::recorder::{Piece, Problem, Recorder, Sent, Tally, Window};
 use crate::stop::Stop;
+use crate::thread_time::ThreadTime;
 use crate::transport::{Connection, Failure, Opener};
-use crate::workload::{Picker, Workload};
+use crate::workload::{Picker, Place, Prepared, Workload};
 
 /// How long nothing may accept connections before the server counts as gone.
 const GONE: u64 = 2_000_000_000;
 /// Before another attempt to connect, so that a server that is down is not flooded.
 const BACKOFF: Duration = Duration::from_millis(50);
-/// Connections that an open loop has from the start.
-const OPEN_FROM_START: usize = 8;
 
 /// One thread of load.
 #[derive(Debug)]
@@ -54,31 +55,18 @@ pub(super) struct Lane {
     stop: Stop,
 }
 
-/// The connections of one thread that are open before the run begins.
-#[derive(Debug)]
-pub(super) struct Ready {
-    opener: Opener,
-    pub(super) connections: Vec<Connection>,
-}
-
-/// Opens the connections that a thread begins with. One that fails is tried again by its first request.
-pub(super) async fn connect(setting: &Setting, share: Share) -> Ready {
-    let count = match setting.spec.mode {
-        Mode::Closed { concurrency } => part(concurrency, share),
-        Mode::Open { max_connections, .. } => part(max_connections, share).min(OPEN_FROM_START),
-    };
-    let opener = Opener::new(setting.endpoint.clone());
-    let mut connections: Vec<_> = (0..count).map(|_| opener.open()).collect();
-    for connection in &mut connections {
-        if connection.connect().await.is_err() {
-            break;
-        }
-    }
-    Ready { opener, connections }
+/// When a slot may go on after a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Freed {
+    /// When the answer had come, and its connection was free.
+    pub(super) answered: u64,
+    /// When the next may be sent: what the generator did in between is none of the server's.
+    pub(super) ready: u64,
 }
 
 impl Lane {
-    /// The processor time it took to send is counted between the first and the last look inside the window.
+    /// Cuts short what takes too long. What the thread used is counted between the first and the last look inside the
+    /// window.
     async fn watch(&self) {
         let every = (self.spec.timeout / 20).clamp(Duration::from_millis(1), Duration::from_millis(20));
         let mut tick = tokio::time::interval(every);
@@ -97,8 +85,8 @@ impl Lane {
                 self.slots.borrow().iter().for_each(|slot| slot.expire(now));
             }
             if (self.window.open..self.window.close).contains(&now) {
-                let used = thread_cpu();
-                self.recorder.borrow_mut().used(used - *began.get_or_insert(used));
+                let time = ThreadTime::read(now);
+                self.recorder.borrow_mut().used(time.since(began.get_or_insert(time)));
             }
         }
     }
@@ -131,59 +119,75 @@ impl Lane {
         self.tasks.borrow_mut().push(tokio::task::spawn_local(task(slot)));
     }
 
-    /// Sends the next request and records what came of it. Gives the time afterwards, or `None` when the slot is to
-    /// end.
+    /// Sends the next request and records what came of it; `None` when the slot is to end.
     pub(super) async fn perform(
         &self,
         slot: &Slot,
         connection: &mut Connection,
         (due, free, at): (u64, u64, u64),
-    ) -> Option<u64> {
+    ) -> Option<Freed> {
         let place = self.picker.borrow_mut().next();
         let request = self.workload.request(place);
         let sent = Sent { due, free, at, items: request.items };
         let deadline = at.saturating_add(nanos(self.spec.timeout));
         let outcome = slot.uncut(deadline, connection.exchange(request)).await;
-        let now = self.clock.now();
+        let answered = self.clock.now();
         let outcome = match outcome {
             Ok(Ok(())) => {
                 self.unreachable_since.set(None);
-                match &request.expected {
-                    None => Ok(()),
-                    Some(expected) => match connection.answer() {
-                        Ok(answer) => expected.check(&answer).map_err(Problem::Wrong),
-                        Err(error) => Err(Problem::Failure(Failure::Broken(error.to_string()))),
-                    },
-                }
+                slot.recover();
+                checked(request, connection).map_err(|problem| self.located(problem, place))
             }
             Ok(Err(failure)) => Err(Problem::Failure(failure)),
             Err(Cut::Timeout) => Err(Problem::Timeout),
             Err(Cut::GivenUp) => {
-                self.recorder.borrow_mut().unanswered(due, now);
+                self.recorder.borrow_mut().unanswered(due, answered);
                 return None;
             }
             Err(Cut::Stopped) => return None,
         };
-        let unreachable = match &outcome {
-            Err(Problem::Failure(Failure::Unreachable(reason))) => Some(reason.clone()),
+        let lost = match &outcome {
+            Err(Problem::Failure(failure @ (Failure::Unreachable(_) | Failure::Broken(_)))) => {
+                Some(failure.clone())
+            }
             _ => None,
         };
-        self.recorder.borrow_mut().ended(&sent, now, outcome);
-        match unreachable {
-            None => Some(now),
-            Some(reason) => self.back_off(slot, now, &reason).await,
+        self.recorder.borrow_mut().ended(&sent, answered, outcome);
+        match lost {
+            None if request.expected.is_none() => Some(Freed { answered, ready: answered }),
+            None => Some(Freed { answered, ready: self.clock.now() }),
+            Some(failure) => self.back_off(slot, answered, &failure).await,
         }
     }
 
+    /// A wrong answer with the request that it is to.
     #[cold]
-    async fn back_off(&self, slot: &Slot, now: u64, reason: &str) -> Option<u64> {
-        let since = self.unreachable_since.get().unwrap_or(now);
-        self.unreachable_since.set(Some(since));
-        if now - since >= GONE {
-            self.stop.set(format!("the server is gone: {reason} for {} s", GONE / 1_000_000_000));
+    fn located(&self, problem: Problem, place: Place) -> Problem {
+        match problem {
+            Problem::Wrong(Wrong { kind, detail }) => {
+                Problem::Wrong(Wrong { kind, detail: format!("{}: {detail}", self.workload.name(place)) })
+            }
+            other => other,
         }
-        slot.uncut(u64::MAX, tokio::time::sleep(BACKOFF)).await.ok()?;
-        Some(self.clock.now())
+    }
+
+    /// Lets the others have their turn: a connection that fails at once would else be all that the thread does.
+    #[cold]
+    async fn back_off(&self, slot: &Slot, now: u64, failure: &Failure) -> Option<Freed> {
+        let pause = pause(slot.lose());
+        let pause = if let Failure::Unreachable(reason) = failure {
+            let since = self.unreachable_since.get().unwrap_or(now);
+            self.unreachable_since.set(Some(since));
+            if now - since >= GONE {
+                self.stop.set(format!("the server is gone: {reason} for {} s", GONE / 1_000_000_000));
+            }
+            BACKOFF
+        } else {
+            pause
+        };
+        slot.uncut(u64::MAX, tokio::time::sleep(pause)).await.ok()?;
+        let now = self.clock.now();
+        Some(Freed { answered: now, ready: now })
     }
 
     /// Waits for every task that was begun.
@@ -269,10 +273,41 @@ impl Lane {
         let mut recorder = self.recorder.into_inner();
         let mut schedule = self.schedule.into_inner();
         if !self.stop.is_set() && self.budget.get() > 0 {
+            // There may be a thousand million, at a rate that nobody can send.
+            let mut left = 0_u32;
             while let Some(due) = schedule.take_due(u64::MAX) {
                 recorder.unanswered(due, now);
+                left = left.wrapping_add(1);
+                if left.is_multiple_of(4096) && self.stop.is_set() {
+                    break;
+                }
             }
         }
         recorder.finish()
+    }
+}
+
+/// What came of a request that was answered.
+fn checked(request: &Prepared, connection: &Connection) -> Result<(), Problem> {
+    let Some(expected) = &request.expected else { return Ok(()) };
+    match connection.answer() {
+        Ok(answer) => expected.check(&answer).map_err(Problem::Wrong),
+        Err(error) => Err(Problem::Failure(Failure::Broken(error.to_string()))),
+    }
+}
+
+/// How long a slot waits after so many lost connections in a row.
+fn pause(lost: u32) -> Duration {
+    Duration::from_millis(1 << lost.saturating_sub(1).min(6)).min(BACKOFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_keeps_breaking_is_tried_less_and_less() {
+        assert_eq!([1, 2, 3, 6].map(|lost| pause(lost).as_millis()), [1, 2, 4, 32]);
+        assert_eq!((pause(7), pause(u32::MAX)), (BACKOFF, BACKOFF));
     }
 }

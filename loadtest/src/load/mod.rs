@@ -1,6 +1,7 @@
 //! Applies one load: threads that send, and what came of it.
 
 mod closed;
+mod connect;
 mod lane;
 mod open;
 mod slot;
@@ -64,6 +65,7 @@ pub(crate) struct Setting {
 #[derive(Debug)]
 pub(crate) struct Running {
     threads: Vec<thread::JoinHandle<anyhow::Result<Tally>>>,
+    begin: Arc<Begin>,
     /// What they see, second by second; ends when they do.
     pub(crate) pieces: Receiver<Piece>,
 }
@@ -88,10 +90,15 @@ pub(crate) fn start(setting: &Setting) -> anyhow::Result<Running> {
         thread::Builder::new().name(format!("load-{lane}")).spawn(work)
     });
     let threads = threads.collect::<Result<_, _>>().context("cannot start a thread")?;
-    Ok(Running { threads, pieces })
+    Ok(Running { threads, begin, pieces })
 }
 
 impl Running {
+    /// How long requests have been sent; `None` while connections are opened.
+    pub(crate) fn elapsed(&self) -> Option<Duration> {
+        self.begin.clock.get().map(|clock| Duration::from_nanos(clock.now()))
+    }
+
     /// Waits for the threads.
     ///
     /// # Errors
@@ -113,7 +120,7 @@ struct Begin {
 
 /// The work of one thread.
 async fn send(setting: Setting, share: Share, begin: &Begin, out: Sender<Piece>) -> anyhow::Result<Tally> {
-    let ready = lane::connect(&setting, share).await;
+    let ready = connect::connect(&setting, share).await;
     begin.barrier.wait();
     let clock = *begin.clock.get_or_init(Clock::start);
     LaneStart { setting, share, clock, out }.run(ready).await

@@ -80,8 +80,8 @@ async fn send(lane: Rc<Lane>, slot: Rc<Slot>, mut connection: Connection, mut fi
                 due
             }
         };
-        let Some(later) = lane.perform(&slot, &mut connection, (due, free, now)).await else { break };
-        (now, free) = (later, later);
+        let Some(freed) = lane.perform(&slot, &mut connection, (due, free, now)).await else { break };
+        (now, free) = (freed.ready, freed.answered);
     }
     lane.freed.notify_one();
 }

@@ -25,6 +25,8 @@ pub(super) struct Slot {
     cut: Cell<Option<Cut>>,
     assigned: Cell<Option<u64>>,
     dismissed: Cell<bool>,
+    /// Connections that were lost in a row.
+    lost: Cell<u32>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -47,6 +49,16 @@ impl Slot {
         .await;
         self.deadline.set(None);
         outcome
+    }
+
+    /// Takes note that the connection was lost; gives how often that was in a row.
+    pub(super) fn lose(&self) -> u32 {
+        self.lost.replace(self.lost.get().saturating_add(1)).saturating_add(1)
+    }
+
+    /// Takes note that an answer came.
+    pub(super) fn recover(&self) {
+        self.lost.set(0);
     }
 
     /// Waits for a request to send; gives when it is due, or `None` when no more will come.

@@ -73,6 +73,8 @@ struct Row<'a> {
     compute_input_us: Option<f64>,
     compute_infer_us: Option<f64>,
     compute_output_us: Option<f64>,
+    generator_busy: Option<f64>,
+    generator_waiting: Option<f64>,
 }
 
 impl<'a> Row<'a> {
@@ -133,6 +135,8 @@ impl<'a> Row<'a> {
             compute_input_us: total.map(|total| total.compute_input_micros),
             compute_infer_us: total.map(|total| total.compute_infer_micros),
             compute_output_us: total.map(|total| total.compute_output_micros),
+            generator_busy: run.generator_busy,
+            generator_waiting: run.generator_waiting,
         }
     }
 }

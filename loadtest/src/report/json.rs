@@ -1,6 +1,7 @@
 //! A measurement as a JSON file, which `compare` reads again.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -8,15 +9,16 @@ use serde::Deserialize;
 
 use crate::measurement::{Measurement, SCHEMA};
 
-/// Writes `measurement` to `path`, replacing what is there.
+/// Bytes of a file that are read: measurements are far smaller, and some files have no end.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// Writes `measurement` to `out`.
 ///
 /// # Errors
-/// When the file cannot be written.
-pub(crate) fn write(measurement: &Measurement, path: &Path) -> anyhow::Result<()> {
-    let mut text =
-        serde_json::to_string_pretty(measurement).context("cannot write the measurement as JSON")?;
-    text.push('\n');
-    fs::write(path, text).with_context(|| format!("cannot write the measurement to {}", path.display()))
+/// When `out` cannot be written.
+pub(crate) fn write(measurement: &Measurement, out: &mut impl Write) -> anyhow::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, measurement)?;
+    Ok(out.write_all(b"\n")?)
 }
 
 /// Reads what [`write()`] wrote.
@@ -30,7 +32,9 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Measurement> {
         schema: String,
     }
     let name = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    let mut text = String::new();
+    let file = fs::File::open(path).with_context(|| format!("cannot read {name}"))?;
+    file.take(MAX_BYTES).read_to_string(&mut text).with_context(|| format!("cannot read {name}"))?;
     let no_measurement =
         || format!("{name} is not a measurement of volley-load; make one with its option that writes JSON");
     let Header { schema } = serde_json::from_str(&text).with_context(no_measurement)?;
@@ -53,7 +57,7 @@ mod tests {
         let measurement = sample::sweep(&[1, 8]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.json");
-        write(&measurement, &path).unwrap();
+        write(&measurement, &mut fs::File::create(&path).unwrap()).unwrap();
         let again = read(&path).unwrap();
         let value = |measurement| serde_json::to_value(measurement).unwrap();
         assert_eq!(value(&again), value(&measurement));

@@ -2,16 +2,23 @@
 
 use super::units;
 use crate::measurement::{FoundRate, Measurement, Run};
+use crate::slo::Objectives;
 
 /// Latenesses below this, in microseconds, are the timer's and not worth a remark.
 const NOTABLE_LAG_MICROS: f64 = 200.0;
 /// The share of a latency that the generator may add before that is worth a remark.
 const NOTABLE_LAG_SHARE: f64 = 0.1;
 
+/// The share of the time that a thread of the generator may be busy, or wait for a processor, before that is worth one.
+const NOTABLE_BUSY: f64 = 0.8;
+const NOTABLE_WAITING: f64 = 0.1;
+
 /// Everything worth a remark, a sentence each.
 pub(crate) fn of(measurement: &Measurement) -> Vec<String> {
     let mut remarks: Vec<String> = measurement.runs.iter().filter_map(late).collect();
+    remarks.extend(measurement.runs.iter().filter_map(busy));
     remarks.extend(measurement.runs.iter().filter_map(miscounted));
+    remarks.extend(few(measurement));
     if let Some(reason) = &measurement.interrupted {
         remarks.push(format!(
             "The measurement ended early ({}); its last run may be partial.",
@@ -37,11 +44,55 @@ fn late(run: &Run) -> Option<String> {
     })
 }
 
+/// When the generator had no time left, or waited for a processor that something else had.
+fn busy(run: &Run) -> Option<String> {
+    let above = |share: Option<f64>, limit| share.filter(|share| *share > limit).map(units::percent);
+    let busy = above(run.generator_busy, NOTABLE_BUSY);
+    let waiting = above(run.generator_waiting, NOTABLE_WAITING);
+    let what = match (busy, waiting) {
+        (None, None) => return None,
+        (Some(busy), None) => format!("a thread of the generator was busy {busy} of the time"),
+        (None, Some(waiting)) => {
+            format!("a thread of the generator waited {waiting} of the time for a processor that others had")
+        }
+        (Some(busy), Some(waiting)) => format!(
+            "a thread of the generator was busy {busy} of the time, and waited {waiting} for a processor that others \
+             had"
+        ),
+    };
+    Some(format!(
+        "{}: {what}: the rate may be the generator's limit, and latency has its waits; give it more --threads, or \
+         processors of its own.",
+        run_name(run)
+    ))
+}
+
+/// When runs have too few answers for the percentiles they are judged by.
+fn few(measurement: &Measurement) -> Option<String> {
+    let needed = |run: &Run| {
+        let texts = run.objectives.iter().map(|judged| judged.objective.as_str());
+        texts.filter_map(|text| text.parse::<Objectives>().ok()).map(|objective| objective.samples()).max()
+    };
+    let few = measurement.runs.iter().filter(|run| needed(run) > Some(run.latency.count));
+    let fewest = few.clone().min_by_key(|run| run.latency.count)?;
+    Some(format!(
+        "{} of {} runs have fewer answers than the percentiles of the objectives need, which is {} (ten beyond the \
+         percentile): {} has {}. Their figures may be chance; measure longer with --duration.",
+        few.count(),
+        measurement.runs.len(),
+        units::count(needed(fewest).unwrap_or_default()),
+        run_name(fewest),
+        units::count(fewest.latency.count),
+    ))
+}
+
 /// When the server counted far fewer requests than were answered: another server answered them.
 fn miscounted(run: &Run) -> Option<String> {
     let models = &run.server.as_ref()?.models;
     let counted: u64 = models.values().map(|model| model.requests + model.failures).sum();
-    let answered = run.requests.saturating_sub(run.failed());
+    // In the measured time, as the server's counters are read then.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of requests")]
+    let answered = (run.requests_per_second * run.seconds).round() as u64;
     let few = !models.is_empty() && units::share(counted, answered) < 0.9 && answered >= 100;
     few.then(|| {
         format!(
@@ -66,7 +117,7 @@ pub(crate) fn run_name(run: &Run) -> String {
 pub(crate) fn found(found: &FoundRate) -> String {
     let objective = units::plain(&found.objective, 100);
     let decided = match found.repeats {
-        0 | 1 => "one run at each rate".to_owned(),
+        0 | 1 => "one run at each rate, up to three where one missed".to_owned(),
         repeats => format!("the majority of {repeats} runs at each rate"),
     };
     let rate = |rate| format!("{}/s", units::short(rate));
@@ -90,6 +141,7 @@ pub(crate) fn found(found: &FoundRate) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measurement::Judged;
     use crate::report::sample;
 
     #[test]
@@ -102,6 +154,32 @@ mod tests {
         assert!(late(&run).unwrap().starts_with("8 in flight: requests left up to 600 µs late"));
         (run.latency.p99, run.send_lag.p99) = (500.0, 100.0);
         assert_eq!(late(&run), None, "a timer's lateness");
+    }
+
+    #[test]
+    fn a_generator_without_time_is_told() {
+        let mut run = sample::run(&sample::closed(8), 1);
+        (run.generator_busy, run.generator_waiting) = (Some(0.79), Some(0.1));
+        assert_eq!(busy(&run), None);
+        run.generator_busy = Some(0.97);
+        assert!(busy(&run).unwrap().contains("busy 97 % of the time: the rate may be the generator's limit"));
+        (run.generator_busy, run.generator_waiting) = (None, Some(0.25));
+        assert!(busy(&run).unwrap().contains("waited 25 % of the time for a processor"));
+    }
+
+    #[test]
+    fn runs_that_are_too_short_for_a_percentile_are_told() {
+        let mut measurement = sample::sweep(&[1, 8]);
+        for run in &mut measurement.runs {
+            let judged =
+                |objective: &str| Judged { objective: objective.to_owned(), found: String::new(), met: true };
+            run.objectives = vec![judged("p99.9<1s"), judged("errors<1%"), judged("keeps up with the rate")];
+            run.latency.count = 10_000;
+        }
+        assert_eq!(few(&measurement), None);
+        measurement.runs[1].latency.count = 9_999;
+        let text = few(&measurement).unwrap();
+        assert!(text.starts_with("1 of 2 runs have fewer answers") && text.contains("8 in flight has 9,999"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::measurement::{Arrivals, Load, Measurement, Run};
 pub(crate) fn write(measurement: &Measurement, out: &mut impl Write) -> io::Result<()> {
     let runs = &measurement.runs;
     if runs.is_empty() {
-        writeln!(out, "no run was completed")?;
+        writeln!(out, "nothing was measured yet")?;
     } else {
         let unit = Unit::of(runs);
         let mut grid = TextGrid::new(headings(runs, &unit));
@@ -130,9 +130,12 @@ fn errors(runs: &[Run], out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out, "\nErrors")?;
     for run in runs {
+        let name = remarks::run_name(run);
         for (kind, count) in kinds(run) {
-            let name = remarks::run_name(run);
             writeln!(out, "  {name}: {} × {}", units::count(count), units::plain(&kind, 120))?;
+        }
+        if let Some(example) = &run.wrong_example {
+            writeln!(out, "  {name}: the first wrong answer: {}", units::plain(example, 300))?;
         }
     }
     Ok(())

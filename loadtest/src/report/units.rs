@@ -108,10 +108,12 @@ pub(crate) fn arrivals_name(arrivals: &Arrivals) -> &'static str {
 }
 
 /// Text from outside on one line of a terminal: no control characters, which could move the cursor or change
-/// colours, and not longer than `limit` characters.
+/// colours, none that change the direction of text, and not longer than `limit` characters.
 pub(crate) fn plain(text: &str, limit: usize) -> String {
-    let mut plain: String =
-        text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(limit + 1).collect();
+    let turns =
+        |char| matches!(char, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let shown = |char: char| if char.is_control() || turns(char) { ' ' } else { char };
+    let mut plain: String = text.chars().map(shown).take(limit + 1).collect();
     if let Some((end, _)) = plain.char_indices().nth(limit) {
         plain.truncate(end);
         plain.push('…');
@@ -166,6 +168,7 @@ mod tests {
     #[test]
     fn text_from_outside_cannot_move_the_cursor() {
         assert_eq!(plain("a\x1b[2Jb\nc", 80), "a [2Jb c");
+        assert_eq!(plain("a\u{202e}b\u{9b}c", 80), "a b c");
         assert_eq!(plain("ééé", 2), "éé…");
     }
 }

@@ -8,14 +8,17 @@ mod process;
 mod process_tree;
 mod prometheus;
 mod statistics;
+mod window;
 
 use std::time::Duration;
 
-use volley_client::{ClientError, GrpcClient, HttpClient, HttpOptions, ModelStatistics};
+use tokio::time::timeout;
+use volley_client::{ClientError, GrpcClient, GrpcOptions, HttpClient, HttpOptions, ModelStatistics};
 
 pub(crate) use self::difference::Observed;
 use self::metrics::Metrics;
 use self::process::{Found, ProcessReading};
+pub(crate) use self::window::Readings;
 
 /// Where to look beside the server's own address.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -76,6 +79,8 @@ struct Endpoint {
 
 /// A server under full load may be slow to answer even this.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Statistics of a server are smaller.
+const MAX_STATISTICS_BYTES: usize = 16 << 20;
 /// Metrics of a server with thousands of models have a few megabytes.
 const MAX_METRICS_BYTES: usize = 64 << 20;
 /// Triton's port, and ours.
@@ -120,16 +125,14 @@ impl Probe {
         difference::between(before, after, &self.models, requests)
     }
 
-    /// Reads all counters; those that cannot be read this time are left out.
+    /// Reads all counters; those that cannot be read this time, or not in time, are left out.
     pub(crate) async fn read(&self) -> Reading {
-        let statistics = match &self.statistics {
-            Some(client) => client.statistics(&self.models).await.ok(),
-            None => None,
+        let statistics = async {
+            let reading = self.statistics.as_ref()?.statistics(&self.models);
+            timeout(TIMEOUT, reading).await.ok()?.ok()
         };
-        let metrics = match &self.metrics {
-            Some(endpoint) => endpoint.read().await.ok(),
-            None => None,
-        };
+        let metrics = async { self.metrics.as_ref()?.read().await.ok() };
+        let (statistics, metrics) = tokio::join!(statistics, metrics);
         let processes = self.processes.as_ref().and_then(Found::read);
         let metrics_named = self.metrics.as_ref().is_some_and(|endpoint| endpoint.named);
         Reading { statistics, metrics, metrics_named, processes }
@@ -138,13 +141,17 @@ impl Probe {
 
 async fn find_statistics(target: &ProbeTarget) -> Result<Client, ClientError> {
     let client = if target.grpc {
-        Client::Grpc(GrpcClient::new(&target.url)?)
+        let options = GrpcOptions { timeout: TIMEOUT, max_response_bytes: MAX_STATISTICS_BYTES };
+        Client::Grpc(GrpcClient::with_options(&target.url, options)?)
     } else {
-        let options = HttpOptions { timeout: TIMEOUT, max_idle_connections: 1, ..HttpOptions::default() };
+        let (timeout, max_response_bytes) = (TIMEOUT, MAX_STATISTICS_BYTES);
+        let options = HttpOptions { timeout, max_response_bytes, max_idle_connections: 1 };
         Client::Http(Box::new(HttpClient::with_options(&target.url, options)?))
     };
-    client.statistics(&target.models).await?;
-    Ok(client)
+    match timeout(TIMEOUT, client.statistics(&target.models)).await {
+        Ok(answer) => answer.map(|_| client),
+        Err(_) => Err(ClientError::Timeout { address: client.address(), after: TIMEOUT }),
+    }
 }
 
 impl Client {

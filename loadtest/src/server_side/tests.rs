@@ -139,3 +139,22 @@ fn addresses_have_a_host_and_a_port() {
     assert_eq!(parts("[::1]"), ("[::1]".to_owned(), 7));
     assert_eq!(parts("localhost"), ("localhost".to_owned(), 7));
 }
+
+#[tokio::test]
+async fn statistics_that_are_too_large_are_not_taken() {
+    let url = serve(|_, _| (200, " ".repeat(MAX_STATISTICS_BYTES + 1))).await;
+    let probe = Probe::find(&target(&url), &ProbeArgs::default()).await;
+    assert!(probe.remarks()[0].contains("more than 16777216 bytes"), "{:?}", probe.remarks());
+}
+
+/// A server that takes connections and says nothing keeps nobody waiting for long.
+#[tokio::test]
+async fn statistics_that_do_not_come_are_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let models = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
+    let began = std::time::Instant::now();
+    let probe = Probe::find(&ProbeTarget { url, grpc: true, models }, &ProbeArgs::default()).await;
+    assert!(probe.remarks()[0].contains("no complete answer within 5s"), "{:?}", probe.remarks());
+    assert!(began.elapsed() < 3 * TIMEOUT, "{:?}", began.elapsed());
+}

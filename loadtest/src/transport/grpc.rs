@@ -3,20 +3,19 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
-use h2::client::SendRequest;
-use h2::{Reason, RecvStream};
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use volley_client::{ClientError, EncodedReply, InferResponse};
 
+use super::grpc_messages::Messages;
 use super::http1::{broken, connected};
 use super::{Endpoint, Failure};
 
 /// Bytes that may be on their way to us before we take them: room for large tensors.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
-/// Bytes in front of each message: whether it is compressed, and its length.
-const PREFIX: usize = 5;
 
 /// A connection that calls share.
 #[derive(Debug)]
@@ -29,14 +28,63 @@ pub(super) struct Channel {
     generation: Cell<u64>,
 }
 
+/// A call that was begun, and on which connection.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) response: ResponseFuture,
+    pub(super) outgoing: SendStream<Bytes>,
+    pub(super) generation: u64,
+}
+
+/// How a call ended without a good answer.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Http2(h2::Error),
+    Failure(Failure),
+}
+
+impl From<h2::Error> for Fault {
+    fn from(error: h2::Error) -> Fault {
+        Fault::Http2(error)
+    }
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Fault {
+        Fault::Failure(failure)
+    }
+}
+
 impl Channel {
     pub(super) fn new(endpoint: Rc<Endpoint>) -> Channel {
         let (sender, generation) = (RefCell::new(None), Cell::new(0));
         Channel { endpoint, sender, connecting: tokio::sync::Mutex::new(()), generation }
     }
 
+    /// Connects, unless there is a connection.
+    pub(super) async fn connect(self: &Rc<Self>) -> Result<(), Failure> {
+        self.sender().await.map(drop)
+    }
+
+    /// Begins a call. A connection that the server is about to end (GOAWAY) or has ended takes no more calls; nothing
+    /// was sent then, and another connection is opened.
+    pub(super) async fn begin(self: &Rc<Self>, head: &Request<()>) -> Result<Call, Failure> {
+        let sender = self.sender().await?;
+        let generation = self.generation.get();
+        match begun(sender, head, generation).await {
+            Err(error) if !error.is_reset() => self.forget(generation),
+            call => return call.map_err(|error| failed(&error)),
+        }
+        let sender = self.sender().await?;
+        let generation = self.generation.get();
+        begun(sender, head, generation).await.map_err(|error| {
+            self.forget(generation);
+            failed(&error)
+        })
+    }
+
     /// Something to send calls with, on the connection that there is or a new one.
-    pub(super) async fn sender(self: &Rc<Self>) -> Result<SendRequest<Bytes>, Failure> {
+    async fn sender(self: &Rc<Self>) -> Result<SendRequest<Bytes>, Failure> {
         let open = || self.sender.borrow().clone();
         if let Some(sender) = open() {
             return Ok(sender);
@@ -69,6 +117,20 @@ impl Channel {
         }
     }
 
+    /// Why a call on a connection failed. One that ends the connection is not left for the next call to find: the
+    /// connection may go on for calls that began earlier, and would fail every new one at once.
+    pub(super) fn failure(&self, generation: u64, fault: Fault) -> Failure {
+        match fault {
+            Fault::Failure(failure) => failure,
+            Fault::Http2(error) => {
+                if error.is_go_away() || error.is_io() {
+                    self.forget(generation);
+                }
+                failed(&error)
+            }
+        }
+    }
+
     /// The head of a call of `method`.
     ///
     /// # Errors
@@ -81,6 +143,12 @@ impl Channel {
         let request = request.header("te", "trailers").header("content-type", "application/grpc");
         request.body(()).map_err(|error| broken(error.to_string()))
     }
+}
+
+async fn begun(sender: SendRequest<Bytes>, head: &Request<()>, generation: u64) -> Result<Call, h2::Error> {
+    let mut sender = sender.ready().await?;
+    let (response, outgoing) = sender.send_request(head.clone(), false)?;
+    Ok(Call { response, outgoing, generation })
 }
 
 /// Unary calls, one at a time.
@@ -98,26 +166,19 @@ impl Grpc {
     }
 
     pub(super) async fn connect(&mut self) -> Result<(), Failure> {
-        self.channel.sender().await.map(drop)
+        self.channel.connect().await
     }
 
     pub(super) async fn exchange(&mut self, message: &Bytes, keep: bool) -> Result<(), Failure> {
         let head = match &self.head {
-            Some(head) => head.clone(),
-            None => self.head.insert(self.channel.call("ModelInfer")?).clone(),
+            Some(head) => head,
+            None => self.head.insert(self.channel.call("ModelInfer")?),
         };
-        let sender = self.channel.sender().await?;
-        let mut sender = sender.ready().await.map_err(|error| failed(&error))?;
-        let (response, mut body) = sender.send_request(head, false).map_err(|error| failed(&error))?;
-        body.send_data(message.clone(), true).map_err(|error| failed(&error))?;
-        let response = response.await.map_err(|error| failed(&error))?;
-        let mut incoming = opened(response)?;
-        let mut messages = Messages::default();
-        while messages.more(&mut incoming).await? {}
-        let trailers = incoming.trailers().await.map_err(|error| failed(&error))?;
-        status(trailers.as_ref())?;
-        let answer = messages.next()?.ok_or_else(|| broken("the call ended without an answer"))?;
-        if keep {
+        let call = self.channel.begin(head).await?;
+        let generation = call.generation;
+        let answer = answered(call, message, keep).await;
+        let answer = answer.map_err(|fault| self.channel.failure(generation, fault))?;
+        if let Some(answer) = answer {
             self.message = answer;
         }
         Ok(())
@@ -126,6 +187,27 @@ impl Grpc {
     pub(super) fn answer(&self) -> Result<InferResponse, ClientError> {
         EncodedReply { message: self.message.clone() }.decode()
     }
+}
+
+/// The answer to `message`, if it is to be kept.
+async fn answered(call: Call, message: &Bytes, keep: bool) -> Result<Option<Bytes>, Fault> {
+    let Call { response, mut outgoing, .. } = call;
+    outgoing.send_data(message.clone(), true)?;
+    let mut incoming = opened(response.await?)?;
+    let mut messages = Messages::default();
+    let mut answer = None;
+    let come = if keep {
+        answer = messages.following(&mut incoming).await?;
+        answer.is_some()
+    } else {
+        messages.pass(&mut incoming).await?
+    };
+    while come && !messages.rest() && messages.more(&mut incoming).await? {}
+    if messages.rest() {
+        return Err(broken("the call has more than one answer").into());
+    }
+    status(incoming.trailers().await?.as_ref())?;
+    if come { Ok(answer) } else { Err(broken("the call ended without an answer").into()) }
 }
 
 /// The body of an answer, unless its head says that the call failed.
@@ -140,51 +222,6 @@ pub(super) fn opened(response: http::Response<RecvStream>) -> Result<RecvStream,
         status(Some(response.headers()))?;
     }
     Ok(response.into_body())
-}
-
-/// Messages as they come out of the pieces that HTTP/2 carries.
-#[derive(Debug, Default)]
-pub(super) struct Messages {
-    /// The usual case: the piece that holds a whole message, uncopied.
-    piece: Bytes,
-    /// Pieces put together.
-    joined: BytesMut,
-}
-
-impl Messages {
-    /// Takes what comes next; false when nothing does.
-    pub(super) async fn more(&mut self, incoming: &mut RecvStream) -> Result<bool, Failure> {
-        let Some(piece) = incoming.data().await else { return Ok(false) };
-        let piece = piece.map_err(|error| failed(&error))?;
-        // Takes no more than there is, so it cannot fail.
-        let _ = incoming.flow_control().release_capacity(piece.len());
-        if self.piece.is_empty() && self.joined.is_empty() {
-            self.piece = piece;
-        } else {
-            self.joined.extend_from_slice(&std::mem::take(&mut self.piece));
-            self.joined.extend_from_slice(&piece);
-        }
-        Ok(true)
-    }
-
-    /// The next message, if all of it has come.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        let come: &[u8] = if self.joined.is_empty() { &self.piece } else { &self.joined };
-        let Some([compressed, a, b, c, d]) = come.first_chunk::<PREFIX>().copied() else { return Ok(None) };
-        if compressed != 0 {
-            return Err(broken("the answer is compressed, which was not asked for"));
-        }
-        let end = PREFIX + u32::from_be_bytes([a, b, c, d]) as usize;
-        if come.len() < end {
-            return Ok(None);
-        }
-        let mut message = if self.joined.is_empty() {
-            self.piece.split_to(end)
-        } else {
-            self.joined.split_to(end).freeze()
-        };
-        Ok(Some(message.split_off(PREFIX)))
-    }
 }
 
 /// What the trailers say came of a call.
@@ -265,26 +302,5 @@ mod tests {
             matches!(status(Some(&trailers("99", ""))), Err(Failure::Failed(text)) if text == "status 99: ")
         );
         assert!(matches!(status(None), Err(Failure::Broken(_))));
-    }
-
-    #[test]
-    fn messages_come_out_whole_however_they_were_cut() {
-        let framed = b"\0\0\0\0\x03abc\0\0\0\0\x01d";
-        for cut in 0..framed.len() {
-            let (first, second) = framed.split_at(cut);
-            let mut messages = Messages { piece: Bytes::from_static(first), joined: BytesMut::new() };
-            let mut got = Vec::new();
-            while let Some(message) = messages.next().unwrap() {
-                got.push(message);
-            }
-            messages.joined.extend_from_slice(&std::mem::take(&mut messages.piece));
-            messages.joined.extend_from_slice(second);
-            while let Some(message) = messages.next().unwrap() {
-                got.push(message);
-            }
-            assert_eq!(got, ["abc", "d"], "cut at {cut}");
-        }
-        let mut compressed = Messages { piece: Bytes::from_static(b"\x01\0\0\0\0"), ..Messages::default() };
-        assert!(compressed.next().is_err());
     }
 }

@@ -9,7 +9,8 @@ use h2::{RecvStream, SendStream};
 use volley_client::{ClientError, EncodedReply, InferResponse};
 
 use super::Failure;
-use super::grpc::{Channel, Messages, failed, opened, status};
+use super::grpc::{Call, Channel, Fault, opened, status};
+use super::grpc_messages::Messages;
 use super::http1::broken;
 
 /// One stream.
@@ -26,6 +27,7 @@ struct Open {
     outgoing: SendStream<Bytes>,
     incoming: Incoming,
     messages: Messages,
+    generation: u64,
 }
 
 /// The server's half, whose head may come with its first answer only.
@@ -48,20 +50,29 @@ impl GrpcStream {
     }
 
     async fn open(&self) -> Result<Open, Failure> {
-        let sender = self.channel.sender().await?;
-        let mut sender = sender.ready().await.map_err(|error| failed(&error))?;
         let head = self.channel.call("ModelStreamInfer")?;
-        let (response, outgoing) = sender.send_request(head, false).map_err(|error| failed(&error))?;
-        Ok(Open { outgoing, incoming: Incoming::Awaited(response), messages: Messages::default() })
+        let Call { response, outgoing, generation } = self.channel.begin(&head).await?;
+        let incoming = Incoming::Awaited(response);
+        Ok(Open { outgoing, incoming, messages: Messages::default(), generation })
     }
 
     pub(super) async fn exchange(&mut self, message: &Bytes, keep: bool) -> Result<(), Failure> {
-        let mut stream = match self.stream.take() {
+        let kept = self.stream.take().and_then(|mut stream| {
+            // One that was ended meanwhile takes nothing, so that nothing was sent.
+            let taken = stream.outgoing.send_data(message.clone(), false);
+            taken.is_ok().then_some(stream)
+        });
+        let mut stream = match kept {
             Some(stream) => stream,
-            None => self.open().await?,
+            None => {
+                let mut stream = self.open().await?;
+                let taken = stream.outgoing.send_data(message.clone(), false);
+                taken.map_err(|error| self.channel.failure(stream.generation, error.into()))?;
+                stream
+            }
         };
-        stream.outgoing.send_data(message.clone(), false).map_err(|error| failed(&error))?;
-        let answer = stream.answer().await?;
+        let answer = stream.answer().await;
+        let answer = answer.map_err(|fault| self.channel.failure(stream.generation, fault))?;
         self.stream = Some(stream);
         let reply = EncodedReply::from_stream(&answer).map_err(|error| match error {
             ClientError::InStream { message, .. } => Failure::Failed(format!("error_message: {message}")),
@@ -80,27 +91,22 @@ impl GrpcStream {
 
 impl Open {
     /// The next message of the server.
-    async fn answer(&mut self) -> Result<Bytes, Failure> {
+    async fn answer(&mut self) -> Result<Bytes, Fault> {
         let incoming = match &mut self.incoming {
             Incoming::Flowing(incoming) => incoming,
             Incoming::Awaited(response) => {
-                let response = response.await.map_err(|error| failed(&error))?;
+                let response = response.await?;
                 self.incoming = Incoming::Flowing(opened(response)?);
                 let Incoming::Flowing(incoming) = &mut self.incoming else {
-                    return Err(broken("the stream did not open"));
+                    return Err(broken("the stream did not open").into());
                 };
                 incoming
             }
         };
-        loop {
-            if let Some(message) = self.messages.next()? {
-                return Ok(message);
-            }
-            if !self.messages.more(incoming).await? {
-                let trailers = incoming.trailers().await.map_err(|error| failed(&error))?;
-                status(trailers.as_ref())?;
-                return Err(broken("the server ended the stream"));
-            }
+        if let Some(message) = self.messages.following(incoming).await? {
+            return Ok(message);
         }
+        status(incoming.trailers().await?.as_ref())?;
+        Err(broken("the server ended the stream").into())
     }
 }

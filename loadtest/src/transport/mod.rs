@@ -4,6 +4,7 @@
 //! next exchange then begins anew.
 
 mod grpc;
+mod grpc_messages;
 mod grpc_stream;
 mod http1;
 
@@ -17,6 +18,9 @@ use self::grpc::Grpc;
 use self::grpc_stream::GrpcStream;
 use self::http1::Http1;
 use crate::workload::Prepared;
+
+/// Bytes of an answer that is kept to be looked at; the others may have any size.
+const MAX_ANSWER: usize = 64 << 20;
 
 /// How the V2 protocol is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -41,6 +41,7 @@ pub(crate) struct Server {
 struct Shared {
     seen: AtomicU64,
     dead: AtomicBool,
+    counts: AtomicBool,
     connections: Mutex<Vec<TcpStream>>,
     paths: Mutex<Vec<String>>,
     port: u16,
@@ -62,6 +63,13 @@ impl Server {
         Server::with_metadata(true, reply)
     }
 
+    /// As [`Server::start`]; it also counts the inferences it has answered, and tells.
+    pub(crate) fn counting(reply: impl Fn(u64) -> Reply + Send + Sync + 'static) -> Server {
+        let server = Server::start(reply);
+        server.shared.counts.store(true, Ordering::SeqCst);
+        server
+    }
+
     /// As [`Server::start`]; without metadata every route but inference is unknown.
     pub(crate) fn with_metadata(
         metadata: bool,
@@ -72,6 +80,7 @@ impl Server {
         let shared = Arc::new(Shared {
             seen: AtomicU64::new(0),
             dead: AtomicBool::new(false),
+            counts: AtomicBool::new(false),
             connections: Mutex::default(),
             paths: Mutex::default(),
             port,
@@ -111,6 +120,9 @@ impl Shared {
         while let Some((method, path)) = request(&mut reader) {
             let bytes = match method.as_str() {
                 "GET" if metadata && path == "/v2/models/m" => answer("200 OK", METADATA),
+                "GET" if self.counts.load(Ordering::SeqCst) && path == "/v2/models/m/stats" => {
+                    answer("200 OK", &self.statistics())
+                }
                 "GET" => answer("404 Not Found", r#"{"error":"unknown"}"#),
                 _ => {
                     self.paths.lock().unwrap().push(path);
@@ -130,6 +142,14 @@ impl Shared {
                 return;
             }
         }
+    }
+
+    fn statistics(&self) -> String {
+        let seen = self.seen.load(Ordering::SeqCst);
+        format!(
+            r#"{{"model_stats":[{{"name":"m","version":"1","inference_count":{seen},"execution_count":{seen},
+            "inference_stats":{{"success":{{"count":{seen},"ns":{seen}}}}}}}]}}"#
+        )
     }
 
     fn die(&self) {

@@ -54,7 +54,12 @@ async fn a_refusal_carries_the_status_and_the_servers_words() {
             "the server answered 404: Request for unknown model: 'x'",
         ),
         (422, r#"{"detail":"no"}"#, "the server answered 422: no"),
-        (502, "<html>bad gateway</html>", "the server answered 502: <html>bad gateway</html>"),
+        (
+            502,
+            "<html>bad gateway</html>",
+            "the server answered 502: Bad Gateway (its answer is a page, so it may be no V2 inference server)",
+        ),
+        (502, "upstream is gone", "the server answered 502: upstream is gone"),
         (503, "", "the server answered 503: Service Unavailable"),
     ] {
         let error = with_server(

@@ -46,6 +46,7 @@ fn read(
         string_lengths: vec![],
         batch,
         distinct: 1,
+        as_text: false,
         scale: Default::default(),
         seed: 0,
     };
@@ -81,7 +82,7 @@ fn whole_requests_are_kept_as_they_are() {
     };
     assert_eq!(bodies(&["a.json"]).unwrap(), [r#"{"inputs": [], "x": 1}"#]);
     assert_eq!(bodies(&["b.jsonl"]).unwrap(), [r#"{"inputs":[]}"#, r#"{"inputs":[1]}"#]);
-    assert!(bodies(&["c.jsonl"]).unwrap_err().contains("a line is no V2 request"));
+    assert!(bodies(&["c.jsonl"]).unwrap_err().contains("is no V2 request"));
     assert!(bodies(&["d.json"]).unwrap_err().contains("without \"inputs\""));
     assert!(bodies(&["none.json"]).unwrap_err().contains("cannot read"));
 }
@@ -126,6 +127,25 @@ fn the_arrays_of_an_npz_have_their_names() {
     assert!(read(&folder, &["b.npz"], None, None).unwrap_err().contains("no .npz file"));
 }
 
+/// A few kilobytes that are a megabyte, compressed.
+#[test]
+fn a_small_file_does_not_become_a_large_one() {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let method = zip::CompressionMethod::Deflated;
+    let options = zip::write::SimpleFileOptions::default().compression_method(method);
+    for name in ["x.npy", "y.npy"] {
+        archive.start_file(name, options).unwrap();
+        archive.write_all(&npy("|u1", "(1, 1048576)", &vec![0; 1 << 20])).unwrap();
+    }
+    let file = archive.finish().unwrap().into_inner();
+    assert!(file.len() < 10_000, "{}", file.len());
+    assert_eq!(members(file.clone(), 3 << 20).unwrap().len(), 2);
+    for limit in [1 << 20, (2 << 20) - 1] {
+        let error = members(file.clone(), limit).unwrap_err().to_string();
+        assert!(error.contains("1 GiB"), "{error}");
+    }
+}
+
 #[test]
 fn a_folder_of_images_is_a_request_for_each() {
     let png = |level| {
@@ -164,6 +184,22 @@ fn answers_are_read_from_json_and_arrays() {
     assert_eq!(read(None, "two.jsonl").unwrap().len(), 2);
     let rows = read(Some("y"), "y.npy").unwrap();
     assert_eq!((rows.len(), rows[2][0].to_vec::<u8>().unwrap()), (3, vec![5, 6]));
-    assert!(read(None, "bad.jsonl").unwrap_err().contains("is no answer"));
+    assert!(read(None, "bad.jsonl").unwrap_err().contains("line 1 is no V2 answer"));
     assert!(read(None, "y.npy").unwrap_err().contains("NAME=FILE.npy"));
+}
+
+#[test]
+fn a_bad_line_is_named() {
+    let request = br#"{"inputs":[{"name":"x","datatype":"UINT8","shape":[1],"data":[1]}]}"#;
+    let lines = [request.as_slice(), b"\n\nnot json\n"].concat();
+    let answers = b"{\"outputs\":[]}\n{\"outputs\":1}\n";
+    let folder = folder(&[("a.jsonl", &lines), ("b.jsonl", answers), ("c.jsonl", b"\n")]);
+    assert!(read(&folder, &["a.jsonl"], None, None).unwrap_err().contains("line 3"));
+    let answer = |name: &str| {
+        let file = File { name: None, path: folder.path().join(name) };
+        format!("{:#}", expected(&[file], None).unwrap_err())
+    };
+    let error = answer("b.jsonl");
+    assert!(error.contains("b.jsonl: line 2 is no V2 answer") && !error.contains("listening"), "{error}");
+    assert!(answer("c.jsonl").contains("c.jsonl has no answer"));
 }

@@ -14,7 +14,7 @@ use crate::report::{remarks, units};
 const MAX_POINTS: usize = 240;
 
 pub(super) fn figures(loads: &[LoadRuns<'_>]) -> Markup {
-    let runs: Vec<(Hue, &Run)> = coloured(loads).filter(|(_, run)| run.timeline.len() > 1).collect();
+    let runs: Vec<(Hue, &Run)> = coloured(loads).filter(|(_, run)| whole_seconds(run).len() > 1).collect();
     if runs.is_empty() {
         return html! {};
     }
@@ -31,19 +31,19 @@ pub(super) fn figures(loads: &[LoadRuns<'_>]) -> Markup {
 
 fn latency_figure(runs: &[(Hue, &Run)], keys: &[Key]) -> Markup {
     let line = |(hue, run): &(Hue, &Run), dashed, word: &str, value: fn(&Second) -> f64| {
-        let points = thinned(&run.timeline, |seconds| seconds.iter().map(value).fold(0.0, f64::max));
-        // A second without answers has no latency.
-        let points = points.into_iter().filter(|(_, micros)| *micros > 0.0).collect();
-        Line {
-            title: format!("{}: {word}", remarks::run_name(run)),
-            hue: *hue,
+        let points = thinned(whole_seconds(run), |seconds| seconds.iter().map(value).fold(0.0, f64::max));
+        let (title, hue) = (format!("{}: {word}", remarks::run_name(run)), *hue);
+        let part = move |points: &[(f64, f64)]| Line {
+            title: title.clone(),
+            hue,
             dashed,
-            points,
+            points: points.to_vec(),
             marks: Vec::new(),
-        }
+        };
+        unbroken(&points).into_iter().map(part).collect::<Vec<_>>()
     };
-    let p99 = runs.iter().map(|run| line(run, false, "p99 of each second", |second| second.p99_micros));
-    let p50 = runs.iter().map(|run| line(run, true, "p50 of each second", |second| second.p50_micros));
+    let p99 = runs.iter().flat_map(|run| line(run, false, "p99 of each second", |second| second.p99_micros));
+    let p50 = runs.iter().flat_map(|run| line(run, true, "p50 of each second", |second| second.p50_micros));
     let lines: Vec<Line> = p99.chain(p50).collect();
     let micros = lines.iter().flat_map(|line| line.points.iter().map(|(_, micros)| *micros));
     let drawing = draw(HALF, "latency over time", [&time_axis(runs), &latency_axis(micros)], &lines);
@@ -68,6 +68,11 @@ fn throughput(runs: &[(Hue, &Run)]) -> Markup {
         write: units::short,
     };
     draw(HALF, "throughput over time", [&time_axis(runs), &y], &lines)
+}
+
+/// The stretches with answers: a second without any has no latency, and a line over it would show one.
+fn unbroken(points: &[(f64, f64)]) -> Vec<&[(f64, f64)]> {
+    points.split(|(_, micros)| *micros == 0.0).filter(|part| !part.is_empty()).collect()
 }
 
 /// The seconds that were measured in full: half a second has half the requests.
@@ -111,6 +116,13 @@ mod tests {
         let points = thinned(&seconds, |part| mean(part.iter().map(|second| second.requests)));
         assert_eq!(points.len(), MAX_POINTS);
         assert!(points.iter().all(|(_, mean)| *mean == 2.0));
+    }
+
+    #[test]
+    fn a_stall_breaks_the_line_of_latency() {
+        let points = [(0.0, 0.0), (1.0, 5.0), (2.0, 6.0), (3.0, 0.0), (4.0, 0.0), (5.0, 7.0)];
+        assert_eq!(unbroken(&points), [&points[1..3], &points[5..]]);
+        assert!(unbroken(&points[3..5]).is_empty());
     }
 
     #[test]
