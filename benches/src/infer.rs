@@ -59,6 +59,7 @@ fn request() -> InferRequest {
         parameters: Parameters::default(),
         inputs: SmallVec::from_iter([SMALL.tensor(INPUT)]),
         outputs: SmallVec::new(),
+        deadline: None,
     }
 }
 

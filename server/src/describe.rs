@@ -5,9 +5,10 @@ use inference::statistics::{BatchTally, Tally, Totals};
 use inference::{ServedVersion, TensorMetadata};
 use model::{InferError, ModelVersion};
 use proto::v2::{
-    InferBatchStatistics, InferStatistics, ModelConfigResponse, ModelMetadataResponse, ModelStatistics,
-    ModelStatisticsResponse, RepositoryIndexResponse, ServerMetadataResponse, StatisticDuration,
-    model_metadata_response::TensorMetadata as TensorMetadataMessage, repository_index_response::ModelIndex,
+    InferBatchStatistics, InferStatistics, LearnedCost, ModelConfigResponse, ModelMetadataResponse,
+    ModelStatistics, ModelStatisticsResponse, RepositoryIndexResponse, ServerMetadataResponse,
+    StatisticDuration, model_metadata_response::TensorMetadata as TensorMetadataMessage,
+    repository_index_response::ModelIndex,
 };
 
 use crate::app::App;
@@ -191,6 +192,21 @@ fn statistics(served: &ServedVersion) -> ModelStatistics {
         batch_stats: totals.batches.into_iter().map(batch).collect(),
         memory_usage: Vec::new(),
         response_stats: Default::default(),
+        learned_cost: Some(learned_cost(served.learned_cost())),
+    }
+}
+
+fn learned_cost(cost: inference::LearnedCost) -> LearnedCost {
+    // A negative cost, which noise can make of a small one, is none.
+    let nanos = |seconds: f64| {
+        let nanos = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default().as_nanos();
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    };
+    LearnedCost {
+        executions: cost.runs,
+        one_item_ns: nanos(cost.one_row),
+        item_more_ns: nanos(cost.per_row),
+        relative_error: cost.error,
     }
 }
 

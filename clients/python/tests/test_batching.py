@@ -8,6 +8,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc
@@ -241,3 +242,20 @@ def test_a_contradiction_is_why_the_model_is_unavailable(serve, dynamic_batching
 
     server.wait_until(lambda: entry().get("state") == "UNAVAILABLE", "the model failing")
     assert reason in entry()["reason"]
+
+
+def test_a_grpc_deadline_is_kept_by_the_server(serve):
+    """Nothing runs, since the model is held; a client without a deadline of its own is answered by the server."""
+    server = serve("identity", "", hold=2)
+    request = tritonclient.grpc.service_pb2.ModelInferRequest(model_name="identity")
+    request.inputs.add(name="INPUT0", datatype="FP32", shape=[1, 1])
+    request.raw_input_contents.append(np.float32(1).tobytes())
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = tritonclient.grpc.service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        began = time.monotonic()
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ModelInfer(request, metadata=[("grpc-timeout", "100m")])
+        assert time.monotonic() - began >= 0.1
+    assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "model 'identity' did not answer within" in refused.value.details()
+    assert pending(server, "identity") == 0

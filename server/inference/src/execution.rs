@@ -22,6 +22,8 @@ pub(crate) struct Work {
     pub(crate) outputs: OutputIndexes,
     /// Items in the request's batch, at least 1.
     pub(crate) rows: u64,
+    /// Elements of each item in the inputs whose shape is open; 1 where none is.
+    pub(crate) size: u64,
     pub(crate) queued: Instant,
 }
 

@@ -5,7 +5,7 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use model::{InferError, ModelName, ModelVersion};
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use tracing::{debug, error, warn};
 
 use crate::backend::{Instance, LoadError, LoadedModel, Terminate};
 use crate::batch::Gather;
+use crate::cost::CostModel;
 use crate::current_request;
 use crate::execution::{Executed, Model, Outputs, Work};
 use crate::pace::Pace;
@@ -85,6 +86,8 @@ pub(crate) struct Shared {
     /// By index. Each is held for as long as it runs a batch.
     pub(crate) workers: Box<[Mutex<Worker>]>,
     pub(crate) pace: Pace,
+    /// Held to add a run or to ask.
+    pub(crate) cost: Mutex<CostModel>,
     /// What each instance is at. Held to put requests in or to take them out: by its instance, which answers
     /// them, or by a stop that cannot wait for that; and to end a run, so that it is the one that was meant.
     pub(crate) running: Box<[Mutex<Running>]>,
@@ -215,7 +218,7 @@ impl Worker {
         let requests = shared.running[self.index].lock().end();
         let failed = match executed {
             Ok(Ok(executed)) => {
-                shared.pace.saw(executed.moments.outputs_ready - executed.moments.taken);
+                shared.learn(works, executed.moments.outputs_ready - executed.moments.taken);
                 shared.answer(works, requests, executed);
                 return Ok(());
             }
@@ -256,6 +259,14 @@ impl Worker {
 }
 
 impl Shared {
+    /// Takes into account that `works` took `took` together.
+    fn learn(&self, works: &[Work], took: Duration) {
+        self.pace.saw(took);
+        let rows = works.iter().map(|work| work.rows).sum();
+        let size = works.iter().map(|work| work.size).max().unwrap_or(1);
+        self.cost.lock().saw(rows, size, took);
+    }
+
     /// Records and answers `requests`.
     fn answer(&self, works: &[Work], requests: Vec<Unanswered>, executed: Executed) {
         // None is left when a stop has refused them.

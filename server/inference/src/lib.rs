@@ -16,6 +16,7 @@ mod batch;
 pub mod batcher;
 pub mod classification;
 pub mod config;
+mod cost;
 pub mod current_request;
 mod execution;
 mod instance;
@@ -27,4 +28,5 @@ pub mod scheduler;
 pub mod statistics;
 mod version;
 
+pub use cost::LearnedCost;
 pub use version::{Abandoned, ServedVersion, TensorMetadata};

@@ -65,6 +65,8 @@ pub(crate) struct Checked<'a> {
     pub(crate) rows: u64,
     /// What it shares with requests that it may run together with.
     pub(crate) shape: ShapeKey,
+    /// Elements of each row in the inputs whose shape is open; 1 where none is.
+    pub(crate) size: u64,
 }
 
 #[derive(Debug)]
@@ -124,8 +126,8 @@ impl RequestCheck {
     pub(crate) fn check(&self, request: &InferRequest) -> Result<Checked<'_>, InferError> {
         self.inputs(request)
             .and_then(|(inputs, rows)| {
-                let (shape, outputs) = (self.shape(&inputs), self.outputs(request)?);
-                Ok(Checked { inputs, rows, shape, outputs })
+                let (shape, size) = (self.shape(&inputs), self.size(&inputs));
+                Ok(Checked { outputs: self.outputs(request)?, inputs, rows, shape, size })
             })
             .map_err(|reason| {
                 let id = if request.id.is_empty() { "<id_unknown>" } else { request.id.as_str() };
@@ -188,6 +190,20 @@ impl RequestCheck {
             }
         }
         key
+    }
+
+    fn size(&self, inputs: &Inputs) -> u64 {
+        if !self.vary {
+            return 1;
+        }
+        let batch_dims = usize::from(self.max_batch_size > 0);
+        let open = self.inputs.iter().filter(|spec| spec.varies());
+        let given = open.filter_map(|spec| inputs.iter().find(|input| input.index == spec.index));
+        let sizes = given.map(|input| {
+            let row = input.tensor.shape.iter().skip(batch_dims);
+            row.fold(1_u64, |size, dim| size.saturating_mul(dim.unsigned_abs()))
+        });
+        sizes.fold(0_u64, u64::saturating_add).max(1)
     }
 
     fn inputs(&self, request: &InferRequest) -> Result<(Inputs, u64), String> {
@@ -420,6 +436,7 @@ mod tests {
                 .iter()
                 .map(|name| RequestedOutput { name: (*name).into(), classification: None })
                 .collect(),
+            deadline: None,
         }
     }
 

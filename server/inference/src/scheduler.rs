@@ -124,6 +124,11 @@ impl<R> Scheduler<R> {
         self.state.lock().batcher.len()
     }
 
+    /// Items that run before a request that comes now at `level`.
+    pub fn rows_ahead(&self, level: usize) -> u64 {
+        self.state.lock().batcher.rows_ahead(level)
+    }
+
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -23,6 +23,7 @@ use crate::backend::{LoadError, LoadedModel};
 use crate::batcher::{Batcher, Ticket, TimeoutAction, Waiting};
 use crate::classification::{self, Labels};
 use crate::config::Batching;
+use crate::cost::LearnedCost;
 use crate::execution::{Outputs, Work};
 use crate::instance::{self, Job, Shared, Unanswered, Worker};
 use crate::pace::Pace;
@@ -89,6 +90,7 @@ impl ServedVersion {
             scheduler: Scheduler::new(batcher, parts.queue_capacity, parts.held_until),
             workers,
             pace: Pace::default(),
+            cost: Mutex::default(),
             running: (0..instances).map(|_| Mutex::default()).collect(),
             instances: AtomicUsize::new(instances),
             failure: OnceLock::new(),
@@ -128,6 +130,11 @@ impl ServedVersion {
     /// What it has done so far.
     pub fn statistics(&self) -> &Statistics {
         &self.shared.statistics
+    }
+
+    /// What its runs cost, as learned from them.
+    pub fn learned_cost(&self) -> LearnedCost {
+        self.shared.cost.lock().learned()
     }
 
     /// Requests that wait for an instance.
@@ -177,7 +184,7 @@ impl ServedVersion {
         let refuse = |_: &_| statistics.record_failure(Failure::Other, arrived.elapsed());
         let level = self.level(&request).inspect_err(refuse)?;
         let checked = self.shared.check.check(&request).inspect_err(refuse)?;
-        let Checked { inputs, outputs, rows, shape } = checked;
+        let Checked { inputs, outputs, rows, shape, size } = checked;
         let indexes = outputs.iter().map(|output| output.spec.index).collect();
         let (sender, answer) = oneshot::channel();
         let reply = match &self.order {
@@ -186,7 +193,9 @@ impl ServedVersion {
         };
         let queued = Instant::now();
         let deadline = self.deadline(&request, level, queued);
-        let work = Work { inputs, outputs: indexes, rows, queued };
+        self.refuse_what_cannot_be_in_time(Expected { level, rows, size }, deadline, request.deadline)
+            .inspect_err(|_| statistics.record_failure(Failure::Rejected, arrived.elapsed()))?;
+        let work = Work { inputs, outputs: indexes, rows, size, queued };
         let job = Job { work, request: Unanswered { id: id.into(), arrived, reply } };
         let waiting = Waiting { rows, shape, level, queued, deadline, request: job };
         let (ticket, untold) =
@@ -197,18 +206,13 @@ impl ServedVersion {
             yield_now().await;
             self.shared.start(untold);
         }
-        let answered = match deadline.filter(|_| self.rejects_the_late(level)) {
-            None => (&mut waits.answer).await,
-            Some(deadline) => match timeout_at(deadline.into(), &mut waits.answer).await {
-                Ok(answered) => answered,
-                // What is being run is not late any more.
-                Err(_) => {
-                    self.shared.expire(ticket);
-                    (&mut waits.answer).await
-                }
-            },
+        let answer = waits.answer(deadline.filter(|_| self.rejects_the_late(level)));
+        let answered = match request.deadline {
+            None => answer.await,
+            Some(deadline) => timeout_at(deadline.into(), answer).await.map_err(|_| {
+                InferError::DeadlineExceeded { model: self.name().clone(), waited: arrived.elapsed() }
+            })?,
         };
-        drop(waits);
         let raw = answered.map_err(|_| InferError::InstanceFailed {
             model: self.name().clone(),
             version: self.version(),
@@ -237,6 +241,37 @@ impl ServedVersion {
         policy.default_timeout?;
         let timeout = unsigned(&request.parameters, "timeout");
         policy.deadline(queued, (timeout > 0).then(|| Duration::from_micros(timeout)))
+    }
+
+    /// Refuses a request at once that would wait until after its time: `queue_deadline`, when it must run, or
+    /// `deadline`, when its client stops waiting for the answer.
+    fn refuse_what_cannot_be_in_time(
+        &self,
+        expected: Expected,
+        queue_deadline: Option<Instant>,
+        deadline: Option<Instant>,
+    ) -> Result<(), InferError> {
+        let Expected { level, rows, size } = expected;
+        let queue_deadline = queue_deadline.filter(|_| self.rejects_the_late(level));
+        if queue_deadline.is_none() && deadline.is_none() {
+            return Ok(());
+        }
+        let ahead = self.shared.scheduler.rows_ahead(level);
+        let policy = &self.batching.policy;
+        let most = if policy.merges { policy.max_batch_size } else { rows };
+        let cost = self.shared.cost.lock();
+        let wait = cost.wait_behind(ahead, size, most, self.shared.running.len());
+        let run = cost.expected(rows, size);
+        drop(cost);
+        let (Some(wait), Some(run)) = (wait, run) else { return Ok(()) };
+        let now = Instant::now();
+        let left = |deadline: Instant| deadline.saturating_duration_since(now);
+        let late = queue_deadline.map(left).filter(|left| wait > *left);
+        let late = late.or_else(|| deadline.map(left).filter(|left| wait + run > *left));
+        match late {
+            None => Ok(()),
+            Some(left) => Err(InferError::TooLate { model: self.name().clone(), expected: wait + run, left }),
+        }
     }
 
     fn rejects_the_late(&self, level: usize) -> bool {
@@ -308,11 +343,35 @@ pub struct Abandoned {
     pub running: usize,
 }
 
+/// What is known of a request before it waits.
+struct Expected {
+    level: usize,
+    rows: u64,
+    size: u64,
+}
+
 /// A request that waits for its answer; dropped when its client leaves.
 struct Waits<'a> {
     shared: &'a Shared,
     ticket: Ticket,
     answer: oneshot::Receiver<Answer<Outputs>>,
+}
+
+impl Waits<'_> {
+    /// The answer, or a refusal if it still waits for an instance at `deadline`.
+    async fn answer(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<Answer<Outputs>, oneshot::error::RecvError> {
+        if let Some(deadline) = deadline {
+            match timeout_at(deadline.into(), &mut self.answer).await {
+                Ok(answered) => return answered,
+                // What is being run is not late any more.
+                Err(_) => self.shared.expire(self.ticket),
+            }
+        }
+        (&mut self.answer).await
+    }
 }
 
 impl Drop for Waits<'_> {

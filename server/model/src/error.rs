@@ -18,7 +18,7 @@ pub enum Code {
     Unsupported,
     /// The client went away or cancelled.
     Cancelled,
-    /// The client was too slow to send its request.
+    /// The client was too slow to send its request, or waits for the answer no longer.
     Timeout,
     /// The server or the model failed.
     Internal,
@@ -180,6 +180,27 @@ pub enum InferError {
         /// How long it waited.
         waited: Duration,
     },
+    /// The request would be answered after its deadline, so it is not begun.
+    #[error(
+        "model '{model}' is expected to take {expected:.1?} to answer, since others wait, but the request's deadline \
+         is in {left:.1?}; retry later"
+    )]
+    TooLate {
+        /// The model.
+        model: ModelName,
+        /// How long the answer is expected to take.
+        expected: Duration,
+        /// How long the request could wait.
+        left: Duration,
+    },
+    /// The deadline of the client passed before the answer.
+    #[error("Deadline Exceeded: model '{model}' did not answer within {waited:.1?}")]
+    DeadlineExceeded {
+        /// The model.
+        model: ModelName,
+        /// How long it had.
+        waited: Duration,
+    },
     /// The server is shutting down and takes no new request.
     #[error("the server is shutting down; send the request to another one")]
     ShuttingDown,
@@ -243,6 +264,14 @@ impl InferError {
         text
     }
 
+    /// How long a client does well to wait before it tries again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            InferError::TooLate { expected, .. } => Some(*expected),
+            _ => None,
+        }
+    }
+
     /// The kind of this error, from which every protocol derives its status.
     pub fn code(&self) -> Code {
         match self {
@@ -251,7 +280,7 @@ impl InferError {
             | InferError::WrongByteSize { .. }
             | InferError::WrongElementCount { .. }
             | InferError::TooLarge { .. } => Code::InvalidArgument,
-            InferError::BodyTimeout { .. } => Code::Timeout,
+            InferError::BodyTimeout { .. } | InferError::DeadlineExceeded { .. } => Code::Timeout,
             InferError::UnknownModel { .. }
             | InferError::UnknownVersion { .. }
             | InferError::NoReadyVersion { .. } => Code::NotFound,
@@ -260,6 +289,7 @@ impl InferError {
             | InferError::VersionFailed { .. }
             | InferError::QueueFull { .. }
             | InferError::QueueTimeout { .. }
+            | InferError::TooLate { .. }
             | InferError::RequestMemorySpent { .. }
             | InferError::ShuttingDown => Code::Unavailable,
             InferError::Unsupported { .. } => Code::Unsupported,

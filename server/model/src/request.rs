@@ -1,5 +1,7 @@
 //! What a client asks of a model, and what it gets.
 
+use std::time::Instant;
+
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
@@ -20,6 +22,8 @@ pub struct InferRequest {
     pub inputs: SmallVec<[Tensor; 2]>,
     /// The outputs asked for, in the order they are to be returned; empty means all.
     pub outputs: SmallVec<[RequestedOutput; 2]>,
+    /// When the client stops waiting for the answer, where the protocol says so.
+    pub deadline: Option<Instant>,
 }
 
 /// An output a client asked for.

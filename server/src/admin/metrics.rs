@@ -125,6 +125,16 @@ pub(super) const FAMILIES: &[Family] = &[
     durations("volley_inference_compute_duration_seconds", "Time of model executions", |totals| {
         &totals.compute_duration
     }),
+    gauge(
+        "volley_inference_expected_duration_seconds",
+        "Time that an execution of one item is expected to take, as learned from executions; 0 while they are too few",
+        |served| served.learned_cost().one_row,
+    ),
+    gauge(
+        "volley_inference_expected_duration_error_ratio",
+        "How far executions were from what was expected of late, as a mean share of their time",
+        |served| served.learned_cost().error,
+    ),
     Family {
         name: "volley_inference_batch_size",
         help: "Items in each model execution",

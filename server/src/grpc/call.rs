@@ -9,6 +9,7 @@ use proto::v2::{ModelInferRequest, ModelInferResponse};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
+use super::deadline::deadline;
 use super::status::{grpc_code, status, too_large_once_decompressed};
 use crate::app::App;
 use crate::logging::AccessLog;
@@ -36,11 +37,17 @@ struct Access {
 pub(super) struct Caller {
     peer: Option<SocketAddr>,
     request_id: Option<String>,
+    /// When it stops waiting for the whole stream.
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Caller {
     pub(super) fn of<T>(request: &Request<T>) -> Caller {
-        Caller { peer: peer(request), request_id: header_id(request.metadata()).map(str::to_owned) }
+        Caller {
+            peer: peer(request),
+            request_id: header_id(request.metadata()).map(str::to_owned),
+            deadline: deadline(request.metadata(), Instant::now()),
+        }
     }
 
     /// `status`, by which the stream ends, as the caller sees it.

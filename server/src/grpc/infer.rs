@@ -23,12 +23,14 @@ pub(super) async fn infer(
     message: ModelInferRequest,
     request_id: &RequestId,
     arrived: Instant,
+    deadline: Option<Instant>,
 ) -> Result<ModelInferResponse, InferError> {
     // Typed contents are converted value by value: many of them aside, so that others are answered meanwhile.
     let typed: usize =
         message.inputs.iter().filter_map(|input| input.contents.as_ref()).map(contents::size).sum();
-    let request =
+    let mut request =
         if typed > INLINE { tokio::task::block_in_place(|| decode(message))? } else { decode(message)? };
+    request.deadline = deadline;
     let response = app.infer(request, request_id.as_str(), arrived).await?;
     Ok(encode(response))
 }
@@ -61,6 +63,7 @@ pub fn decode(message: ModelInferRequest) -> Result<InferRequest, InferError> {
         parameters: request_parameters(parameters)?,
         inputs: inputs.collect::<Result<_, _>>()?,
         outputs: outputs.into_iter().map(requested_output).collect::<Result<_, _>>()?,
+        deadline: None,
     };
     refuse_duplicates("input", request.inputs.iter().map(|input| &*input.name))?;
     refuse_duplicates("output", request.outputs.iter().map(|output| &*output.name))?;

@@ -8,6 +8,7 @@
 mod call;
 mod codec;
 mod contents;
+mod deadline;
 mod health;
 pub mod infer;
 mod inference_service;

@@ -13,6 +13,7 @@ use proto::v2::*;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::call::{Call, Caller};
+use super::deadline::deadline;
 use super::infer::infer;
 use super::stream;
 use crate::app::App;
@@ -100,7 +101,8 @@ impl GrpcInferenceService for Service {
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answered<ModelInferResponse> {
         let call = Call::infer(&request);
-        let result = infer(&self.app, request.into_inner(), &call.request_id, call.arrived).await;
+        let deadline = deadline(request.metadata(), call.arrived);
+        let result = infer(&self.app, request.into_inner(), &call.request_id, call.arrived, deadline).await;
         call.log_inference(&result);
         result.map(Response::new).map_err(|error| call.status(&error))
     }

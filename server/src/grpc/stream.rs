@@ -33,7 +33,7 @@ pub(super) fn answers(
             let call = Call::streamed(&message, &caller);
             let held = app.request_memory.hold(); // until this is answered
             let result = match held.grow(message.encoded_len()) {
-                Ok(()) => infer(&app, message, &call.request_id, call.arrived).await,
+                Ok(()) => infer(&app, message, &call.request_id, call.arrived, caller.deadline).await,
                 Err(spent) => Err(spent),
             };
             call.log_inference(&result);

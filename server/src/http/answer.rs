@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use model::InferError;
@@ -97,7 +97,12 @@ pub(super) fn message<M: prost::Message>(name: &str, message: &M) -> Answer {
 
 /// The answer to a request that was refused or failed.
 pub(super) fn error(error: &InferError) -> Answer {
-    refusal(http_status(error.code()), &error.text())
+    let mut answer = refusal(http_status(error.code()), &error.text());
+    if let Some(wait) = error.retry_after() {
+        // Whole seconds, as RFC 9110 §10.2.3 has it; 0 would invite a client to come back at once.
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+    }
+    answer
 }
 
 /// The answer to a method that its route does not have; `allow` lists those it has.

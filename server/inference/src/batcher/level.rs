@@ -14,6 +14,8 @@ pub(super) struct Level<R> {
     /// nothing; the first place never is.
     places: VecDeque<Place<R>>,
     vacant: usize,
+    /// Items of the requests in `places`.
+    rows: u64,
     /// Those that have waited for too long, where the policy is to serve them last.
     delayed: VecDeque<Place<R>>,
     /// Not later than the earliest deadline in `places`.
@@ -28,7 +30,13 @@ struct Place<R> {
 
 impl<R> Default for Level<R> {
     fn default() -> Level<R> {
-        Level { places: VecDeque::new(), vacant: 0, delayed: VecDeque::new(), earliest_deadline: None }
+        Level {
+            places: VecDeque::new(),
+            vacant: 0,
+            rows: 0,
+            delayed: VecDeque::new(),
+            earliest_deadline: None,
+        }
     }
 }
 
@@ -41,8 +49,14 @@ impl<R> Level<R> {
         self.places.is_empty() && self.delayed.is_empty()
     }
 
+    /// Items that wait and have not waited for too long.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
     pub(super) fn push(&mut self, number: u64, waiting: Waiting<R>) {
         self.earliest_deadline = earlier(self.earliest_deadline, waiting.deadline);
+        self.rows += waiting.rows;
         self.places.push_back(Place { number, waiting: Some(waiting) });
     }
 
@@ -50,6 +64,7 @@ impl<R> Level<R> {
         if let Ok(index) = self.places.binary_search_by_key(&number, |place| place.number) {
             let waiting = self.places[index].waiting.take()?;
             self.vacant += 1;
+            self.rows -= waiting.rows;
             self.close_vacant_places();
             return Some(waiting.request);
         }
@@ -68,6 +83,7 @@ impl<R> Level<R> {
                 place.waiting.take_if(|waiting| waiting.deadline.is_some_and(|deadline| deadline <= now));
             if let Some(late) = late {
                 self.vacant += 1;
+                self.rows -= late.rows;
                 match action {
                     TimeoutAction::Delay => {
                         self.delayed.push_back(Place { number: place.number, waiting: Some(late) });
@@ -97,7 +113,10 @@ impl<R> Level<R> {
             && let Some(place) = self.places.pop_front()
         {
             match place.waiting {
-                Some(waiting) => batch.push(waiting.request),
+                Some(waiting) => {
+                    self.rows -= waiting.rows;
+                    batch.push(waiting.request);
+                }
                 None => self.vacant -= 1,
             }
         }
@@ -156,8 +175,8 @@ mod tests {
             assert_eq!(level.remove(number), None);
             assert!(level.places.len() < 2 * VACANT_SLACK + 4, "{}", level.places.len());
         }
-        assert_eq!(level.len(), 1);
+        assert_eq!((level.len(), level.rows()), (1, 1));
         assert_eq!(level.remove(0), Some(0));
-        assert!(level.is_empty());
+        assert!(level.is_empty() && level.rows() == 0);
     }
 }

@@ -99,6 +99,11 @@ impl<R> Batcher<R> {
         self.levels.iter().map(Level::len).sum()
     }
 
+    /// Items that run before a request that comes now at `level`.
+    pub fn rows_ahead(&self, level: usize) -> u64 {
+        self.levels[..=level].iter().map(Level::rows).sum()
+    }
+
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
         self.levels.iter().all(Level::is_empty)

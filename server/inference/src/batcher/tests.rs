@@ -380,6 +380,8 @@ proptest! {
                 }
             }
         }
+        let rows: u64 = bench.batcher.levels.iter().flat_map(Level::waiting).map(|waiting| waiting.rows).sum();
+        prop_assert_eq!(bench.batcher.rows_ahead(1), rows);
         out.extend(bench.batcher.take_all(bench.now));
         out.sort_unstable();
         prop_assert_eq!(out, (0..u32::try_from(pushed.len()).unwrap()).collect::<Vec<_>>());

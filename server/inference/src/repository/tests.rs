@@ -132,6 +132,7 @@ async fn infer(served: &ServedVersion) -> Result<u8, InferError> {
         parameters: Parameters::default(),
         inputs,
         outputs: smallvec![],
+        deadline: None,
     };
     served.infer(request, "r-1", Instant::now()).await.map(|response| response.outputs[0].data[0])
 }

@@ -118,8 +118,13 @@ type Asked = tokio::task::JoinHandle<Result<InferResponse, InferError>>;
 
 impl Bench {
     /// Sends a request that holds `value`.
-    #[expect(clippy::disallowed_methods, reason = "the runtime ends with the test")]
     fn ask(&self, value: u8) -> Asked {
+        self.ask_until(value, None)
+    }
+
+    /// Sends a request that holds `value` and is of no use after `deadline`.
+    #[expect(clippy::disallowed_methods, reason = "the runtime ends with the test")]
+    fn ask_until(&self, value: u8, deadline: Option<Instant>) -> Asked {
         let version = Arc::clone(&self.version);
         let data = Bytes::copy_from_slice(&[value]);
         let tensor = Tensor { name: "x".into(), datatype: DataType::Uint8, shape: Dims::new(&[1, 1]), data };
@@ -130,6 +135,7 @@ impl Bench {
             parameters: Parameters::default(),
             inputs: [tensor].into_iter().collect(),
             outputs: SmallVec::new(),
+            deadline,
         };
         tokio::spawn(async move { version.infer(request, "", Instant::now()).await })
     }
@@ -214,4 +220,41 @@ async fn a_late_request_is_refused_while_the_instance_is_busy() {
     );
     bench.go.send(()).unwrap();
     assert_eq!(value(first.await), 1, "what runs is not late any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_in_time_is_refused_at_once_with_the_estimate() {
+    let bench = serve("preferred_batch_size: 8");
+    let took = Duration::from_millis(50);
+    (0..20).for_each(|_| bench.version.shared.cost.lock().saw(8, 1, took));
+    let first = bench.ask(1);
+    bench.begun();
+    let others: Vec<_> = (0..16).map(|value| bench.ask(value)).collect();
+    bench.waiting(16).await;
+    // Two batches of eight are ahead of it.
+    let soon = Instant::now() + Duration::from_millis(100);
+    let error = bench.ask_until(9, Some(soon)).await.unwrap().unwrap_err();
+    assert!(matches!(error, InferError::TooLate { expected, .. } if expected >= 2 * took), "{error}");
+    assert!(error.retry_after().is_some());
+    let later = bench.ask_until(9, Some(Instant::now() + Duration::from_secs(60)));
+    bench.waiting(17).await;
+    (0..4).for_each(|_| bench.go.send(()).unwrap());
+    assert_eq!(value(first.await), 1);
+    assert_eq!(value(later.await), 9);
+    for (other, expected) in others.into_iter().zip(0..) {
+        assert_eq!(value(other.await), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_that_passes_ends_the_wait_and_the_run() {
+    let bench = serve("");
+    let deadline = Instant::now() + Duration::from_millis(20);
+    let error = bench.ask_until(1, Some(deadline)).await.unwrap().unwrap_err();
+    assert!(matches!(error, InferError::DeadlineExceeded { .. }), "{error}");
+    assert_eq!(bench.begun(), 1);
+    let next = bench.ask(2);
+    assert_eq!(bench.begun(), 1, "the run has ended although it was not let go");
+    bench.go.send(()).unwrap();
+    assert_eq!(value(next.await), 2);
 }
