@@ -130,6 +130,18 @@ impl CostModel {
         self.expected(ahead.min(most), size)?.checked_mul(in_turn)
     }
 
+    /// The most rows of `size`, at least 1 and `most` at most, that are likely to run within `time`; `None` while too
+    /// few runs were seen.
+    pub(crate) fn rows_within(&self, time: Duration, size: u64, most: u64) -> Option<u64> {
+        let fits = |rows| Some(self.expected(rows, size)? <= time);
+        let (mut enough, mut too_many) = (1, most + 1);
+        while too_many - enough > 1 {
+            let middle = enough + (too_many - enough) / 2;
+            if fits(middle)? { enough = middle } else { too_many = middle }
+        }
+        fits(enough).map(|_| enough)
+    }
+
     /// What was learned.
     pub(crate) fn learned(&self) -> LearnedCost {
         if self.runs < FIRST_RUNS {
@@ -238,6 +250,16 @@ mod tests {
         close(80, 8, 1, 10.0);
         close(80, 8, 2, 5.0);
         assert_eq!(CostModel::default().wait_behind(80, 1, 8, 1), None);
+    }
+
+    #[test]
+    fn as_many_rows_fit_as_their_time_says() {
+        let model = learned(100, &[1], |rows, _| 1e-3 + 1e-3 * rows as f64);
+        let rows = |millis, most| model.rows_within(Duration::from_millis(millis), 1, most);
+        assert_eq!(rows(0, 32), Some(1), "one must run, however long it takes");
+        assert!((8..=10).contains(&rows(10, 32).unwrap()), "{:?}", rows(10, 32));
+        assert_eq!((rows(1000, 32), rows(10, 4)), (Some(32), Some(4)));
+        assert_eq!(CostModel::default().rows_within(Duration::from_secs(1), 1, 8), None);
     }
 
     /// The same batch again and again teaches one number; the others must not run away.

@@ -17,6 +17,7 @@ use crate::batch::Gather;
 use crate::cost::CostModel;
 use crate::current_request;
 use crate::execution::{Executed, Model, Outputs, Work};
+use crate::latency_objective::LatencyObjective;
 use crate::pace::Pace;
 use crate::reply::Reply;
 use crate::request_check::RequestCheck;
@@ -88,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) pace: Pace,
     /// Held to add a run or to ask.
     pub(crate) cost: Mutex<CostModel>,
+    /// What batches are bounded for, if anything.
+    pub(crate) objective: Option<LatencyObjective>,
     /// What each instance is at. Held to put requests in or to take them out: by its instance, which answers
     /// them, or by a stop that cannot wait for that; and to end a run, so that it is the one that was meant.
     pub(crate) running: Box<[Mutex<Running>]>,
@@ -264,7 +267,13 @@ impl Shared {
         self.pace.saw(took);
         let rows = works.iter().map(|work| work.rows).sum();
         let size = works.iter().map(|work| work.size).max().unwrap_or(1);
-        self.cost.lock().saw(rows, size, took);
+        let mut cost = self.cost.lock();
+        cost.saw(rows, size, took);
+        let limits = self.objective.and_then(|objective| objective.limits(&cost, size));
+        drop(cost);
+        if let Some(limits) = limits {
+            self.scheduler.limit(limits);
+        }
     }
 
     /// Records and answers `requests`.

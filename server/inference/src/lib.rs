@@ -20,6 +20,7 @@ mod cost;
 pub mod current_request;
 mod execution;
 mod instance;
+mod latency_objective;
 mod pace;
 mod reply;
 pub mod repository;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::batcher::{Batcher, Next, Ticket, Waiting};
+use crate::batcher::{Batcher, Limits, Next, Ticket, Waiting};
 
 /// The requests that wait for the instances of one model version.
 #[derive(Debug)]
@@ -127,6 +127,11 @@ impl<R> Scheduler<R> {
     /// Items that run before a request that comes now at `level`.
     pub fn rows_ahead(&self, level: usize) -> u64 {
         self.state.lock().batcher.rows_ahead(level)
+    }
+
+    /// Bounds batches from now on.
+    pub fn limit(&self, limits: Limits) {
+        self.state.lock().batcher.limit(limits);
     }
 
     /// True when nothing waits.

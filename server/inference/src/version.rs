@@ -91,6 +91,7 @@ impl ServedVersion {
             workers,
             pace: Pace::default(),
             cost: Mutex::default(),
+            objective: batching.objective,
             running: (0..instances).map(|_| Mutex::default()).collect(),
             instances: AtomicUsize::new(instances),
             failure: OnceLock::new(),

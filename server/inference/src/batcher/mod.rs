@@ -29,6 +29,7 @@ pub struct Batcher<R> {
     policy: BatchPolicy,
     levels: Vec<Level<R>>,
     arrivals: Arrivals,
+    limits: Limits,
     /// What the next request is called.
     next_number: u64,
 }
@@ -55,6 +56,15 @@ pub struct Waiting<R> {
 pub struct Ticket {
     level: usize,
     number: u64,
+}
+
+/// Bounds of a batch that change while the model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Items in it at most, at least 1.
+    pub rows: u64,
+    /// How long a request may wait for company, at most.
+    pub delay: Duration,
 }
 
 /// What an idle instance is to do.
@@ -86,12 +96,18 @@ impl<R> Batcher<R> {
     /// Nothing waits yet.
     pub fn new(policy: BatchPolicy) -> Batcher<R> {
         let levels = policy.levels.iter().map(|_| Level::default()).collect();
-        Batcher { policy, levels, arrivals: Arrivals::default(), next_number: 0 }
+        let limits = Limits { rows: policy.max_batch_size, delay: policy.max_delay };
+        Batcher { policy, levels, arrivals: Arrivals::default(), limits, next_number: 0 }
     }
 
     /// What it goes by.
     pub fn policy(&self) -> &BatchPolicy {
         &self.policy
+    }
+
+    /// Bounds batches from now on; never above what the policy says of their size.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = Limits { rows: limits.rows.clamp(1, self.policy.max_batch_size), ..limits };
     }
 
     /// Requests that wait.
@@ -189,7 +205,7 @@ impl<R> Batcher<R> {
             let joins = || {
                 self.policy.merges
                     && shape == Some(&waiting.shape)
-                    && rows <= self.policy.max_batch_size
+                    && rows <= self.limits.rows
                     && !beyond_preferred
             };
             if found.requests > 0 && !joins() {
@@ -204,16 +220,16 @@ impl<R> Batcher<R> {
                 found.preferred = Some((found.requests, rows));
             }
         }
-        found.closed |= !self.policy.merges || found.rows >= self.policy.max_batch_size;
+        found.closed |= !self.policy.merges || found.rows >= self.limits.rows;
         found
     }
 
     /// Until when it is worth waiting for more, if it is.
     fn worth_waiting(&self, found: &Gathered, now: Instant) -> Option<Next> {
-        if self.policy.max_delay.is_zero() || found.closed || found.preferred.is_some() {
+        if self.limits.delay.is_zero() || found.closed || found.preferred.is_some() {
             return None;
         }
-        let due = found.oldest?.checked_add(self.policy.max_delay)?;
+        let due = found.oldest?.checked_add(self.limits.delay)?;
         let wanted = self.wanted(found.rows)?;
         if due <= now {
             return None;
@@ -233,7 +249,7 @@ impl<R> Batcher<R> {
     /// The next number of items that is worth waiting for.
     fn wanted(&self, rows: u64) -> Option<u64> {
         if self.policy.preferred.is_empty() {
-            return (rows < self.policy.max_batch_size).then_some(self.policy.max_batch_size);
+            return (rows < self.limits.rows).then_some(self.limits.rows);
         }
         self.policy.preferred.iter().copied().find(|size| *size > rows)
     }

@@ -247,6 +247,18 @@ fn a_hurry_waits_for_nobody() {
     assert_eq!(batch, [0]);
 }
 
+#[test]
+fn limits_bound_a_batch_and_its_wait() {
+    let mut bench = Bench::patient(policy(8));
+    bench.batcher.limit(Limits { rows: 3, delay: millis(2) });
+    bench.push_each(&[1; 4]);
+    bench.executes(&[0, 1, 2]);
+    bench.waits_for(millis(2));
+    bench.batcher.limit(Limits { rows: 99, delay: Duration::ZERO });
+    bench.push_each(&[1; 9]);
+    bench.executes(&[3, 4, 5, 6, 7, 8, 9, 10]);
+}
+
 /// Thirty-two clients that come again when they are answered share their batches, and wait no longer than it takes
 /// all of them to come.
 #[test]

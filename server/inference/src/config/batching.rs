@@ -6,6 +6,7 @@ use proto::v2::model_queue_policy::TimeoutAction as ConfigTimeoutAction;
 use proto::v2::{ModelConfig, ModelDynamicBatching, ModelQueuePolicy, model_config::SchedulingChoice};
 
 use crate::batcher::{BatchPolicy, QueuePolicy, TimeoutAction};
+use crate::latency_objective::LatencyObjective;
 
 /// More levels than anyone can tell apart; each has a queue.
 const MAX_PRIORITY_LEVELS: u64 = 1000;
@@ -13,8 +14,11 @@ const MAX_PRIORITY_LEVELS: u64 = 1000;
 /// A key of `parameters`: "false" makes batches wait for the whole `max_queue_delay_microseconds`, as in Triton.
 pub(crate) const ADAPTIVE_QUEUE_DELAY: &str = "adaptive_queue_delay";
 
+/// A key of `parameters`: milliseconds in which requests are to be answered; sizes and delays of batches follow.
+pub(crate) const LATENCY_OBJECTIVE: &str = "latency_objective_ms";
+
 /// The keys of `parameters` that say how requests wait and run together.
-pub(crate) const PARAMETERS: &[&str] = &[ADAPTIVE_QUEUE_DELAY];
+pub(crate) const PARAMETERS: &[&str] = &[ADAPTIVE_QUEUE_DELAY, LATENCY_OBJECTIVE];
 
 /// What `dynamic_batching` asks for, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct Batching {
     pub policy: BatchPolicy,
     /// Answers leave in the order of the requests.
     pub preserve_ordering: bool,
+    /// What the sizes and delays of batches are chosen for, if anything.
+    pub objective: Option<LatencyObjective>,
     /// The level of requests that name none, when there are levels to be named.
     default_level: Option<usize>,
 }
@@ -62,14 +68,19 @@ pub fn batching(config: &ModelConfig) -> Result<Batching, String> {
                 levels: vec![QueuePolicy::default()],
             },
             preserve_ordering: false,
+            objective: no_objective(config)?,
             default_level: None,
         });
     };
     let max_batch_size = u64::try_from(config.max_batch_size).unwrap_or_default();
+    let objective = objective(config, dynamic, max_batch_size)?;
     let policy = BatchPolicy {
         max_batch_size: max_batch_size.max(1),
         merges: max_batch_size > 1,
-        preferred: preferred(dynamic, max_batch_size)?,
+        preferred: match objective {
+            None => preferred(dynamic, max_batch_size)?,
+            Some(_) => Vec::new(),
+        },
         max_delay: max_delay(dynamic, max_batch_size)?,
         adaptive_delay: adaptive_delay(config)?,
         levels: levels(dynamic)?,
@@ -78,8 +89,50 @@ pub fn batching(config: &ModelConfig) -> Result<Batching, String> {
     Ok(Batching {
         policy,
         preserve_ordering: dynamic.preserve_ordering,
+        objective,
         default_level: default_level(dynamic)?,
     })
+}
+
+fn no_objective(config: &ModelConfig) -> Result<Option<LatencyObjective>, String> {
+    match config.parameters.contains_key(LATENCY_OBJECTIVE) {
+        false => Ok(None),
+        true => Err(format!(
+            "parameters[\"{LATENCY_OBJECTIVE}\"] is set, but without dynamic_batching there are no batches to be \
+             chosen; add dynamic_batching {{ }}"
+        )),
+    }
+}
+
+fn objective(
+    config: &ModelConfig,
+    dynamic: &ModelDynamicBatching,
+    max_batch_size: u64,
+) -> Result<Option<LatencyObjective>, String> {
+    let Some(value) = config.parameters.get(LATENCY_OBJECTIVE) else { return Ok(None) };
+    let text = value.string_value.as_str();
+    let millis = text.parse::<f64>().ok().filter(|millis| *millis > 0.0);
+    let time = millis.and_then(|millis| Duration::try_from_secs_f64(millis / 1e3).ok()).ok_or_else(|| {
+        format!(
+            "parameters[\"{LATENCY_OBJECTIVE}\"] is {text:?}, but must be a number of milliseconds above 0"
+        )
+    })?;
+    // Completion writes the largest size where none is preferred.
+    let preferred =
+        dynamic.preferred_batch_size.iter().any(|size| i64::from(*size) != i64::from(config.max_batch_size));
+    let contradiction = if max_batch_size < 2 {
+        "max_batch_size below 2"
+    } else if dynamic.max_queue_delay_microseconds > 0 {
+        "max_queue_delay_microseconds"
+    } else if preferred {
+        "preferred_batch_size"
+    } else {
+        return Ok(Some(LatencyObjective { time, max_batch_size }));
+    };
+    Err(format!(
+        "parameters[\"{LATENCY_OBJECTIVE}\"] chooses the sizes and delays of batches, which contradicts \
+         {contradiction}; leave out one of them"
+    ))
 }
 
 fn preferred(dynamic: &ModelDynamicBatching, max_batch_size: u64) -> Result<Vec<u64>, String> {
