@@ -16,6 +16,7 @@ use crate::backend::{Instance, LoadError, LoadedModel};
 use crate::batch::Gather;
 use crate::current_request;
 use crate::execution::{Executed, Model, Outputs, Work};
+use crate::ragged::Ragged;
 use crate::reply::Reply;
 use crate::request_check::RequestCheck;
 use crate::scheduler::{Batch, Scheduler};
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) version: ModelVersion,
     pub(crate) model: Arc<dyn LoadedModel>,
     pub(crate) check: RequestCheck,
+    pub(crate) ragged: Option<Ragged>,
     pub(crate) scheduler: Scheduler<Job>,
     /// What each instance is at. Held to put requests in or to take them out: by its instance, which answers
     /// them, or by a stop that cannot wait for that.
@@ -112,7 +114,11 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let _noted = current_request::note(requests[0].id.clone());
         *shared.running[self.index].lock() = requests;
-        let model = Model { signature: shared.model.signature(), check: &shared.check };
+        let model = Model {
+            signature: shared.model.signature(),
+            check: &shared.check,
+            ragged: shared.ragged.as_ref(),
+        };
         let (instance, gather) = (self.instance.as_mut(), &mut self.gather);
         let executed = catch_unwind(AssertUnwindSafe(|| model.run(instance, gather, works)));
         // None is left when a stop has refused them.

@@ -19,6 +19,7 @@ pub mod config;
 pub mod current_request;
 mod execution;
 mod instance;
+mod ragged;
 mod reply;
 pub mod repository;
 mod request_check;

@@ -25,6 +25,7 @@ use crate::classification::{self, Labels};
 use crate::config::Batching;
 use crate::execution::{Outputs, Work};
 use crate::instance::{self, Job, Shared, Unanswered};
+use crate::ragged::Ragged;
 use crate::reply::{AnswerOrder, Reply};
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
 use crate::scheduler::{Refused, Scheduler};
@@ -77,12 +78,14 @@ impl ServedVersion {
     pub(crate) fn start(parts: Parts) -> Result<ServedVersion, LoadError> {
         let Parts { name, version, config, model, labels, batching, instances, .. } = parts;
         let check = RequestCheck::new(&name, &config, model.signature(), labels);
+        let ragged = Ragged::new(&config, model.signature());
         let batcher = Batcher::new(batching.policy.clone());
         let shared = Arc::new(Shared {
             name,
             version,
             model,
             check,
+            ragged,
             scheduler: Scheduler::new(batcher, parts.queue_capacity, parts.held_until),
             running: (0..instances).map(|_| Mutex::default()).collect(),
             instances: AtomicUsize::new(instances),
