@@ -267,6 +267,14 @@ mod tests {
     }
 
     #[test]
+    fn nothing_goes_by_an_input_that_may_not_be_there() {
+        let optional = r#"input { name: "x" data_type: TYPE_FP32 dims: 1 reshape { } optional: true }"#;
+        refused(X, optional, r#"batch_input "n" has source_input "x", which is optional"#);
+        let error = run(&format!("max_batch_size: 8 {optional} {Y} {CUT}")).unwrap_err();
+        assert!(error.contains(r#"batch_output "y" has source_input "x", which is optional"#), "{error}");
+    }
+
+    #[test]
     fn a_batch_input_is_made_as_the_graph_takes_it() {
         let n = |to: &str| N.replace("data_type: TYPE_INT32", to);
         refused(

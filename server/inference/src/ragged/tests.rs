@@ -1,3 +1,5 @@
+//! What a model gets and what each request gets, held against the simplest words for it.
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
