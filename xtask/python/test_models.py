@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import repository
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from repository import tensor
 
 # V2 data type, its name in ONNX graphs, its name in config.pbtxt.
@@ -168,6 +168,96 @@ def fails_to_run(out):
     repository.write(out / name, {1: made}, config)
 
 
+def ragged_sums(out):
+    """Sums the numbers of each request of a batch, whatever their counts, and doubles each number."""
+    nodes = [
+        helper.make_node("CumSum", ["VALUES", "axis"], ["sums"]),
+        helper.make_node("Concat", ["nothing", "sums"], ["before"], axis=0),
+        helper.make_node("Gather", ["before", "BOUNDS"], ["at"]),
+        helper.make_node("Slice", ["at", "first", "end"], ["ends"]),
+        helper.make_node("Slice", ["at", "zero", "last"], ["starts"]),
+        helper.make_node("Sub", ["ends", "starts"], ["differences"]),
+        helper.make_node("Unsqueeze", ["differences", "first"], ["SUM"]),
+        helper.make_node("Add", ["VALUES", "VALUES"], ["TWICE"]),
+    ]
+    initializers = [
+        numpy_helper.from_array(np.array(0, np.int64), "axis"),
+        constant(0.0, "nothing"),
+        int64("zero", [0]),
+        int64("first", [1]),
+        int64("last", [-1]),
+        int64("end", [2**31]),
+    ]
+    inputs = [tensor("VALUES", "FLOAT", ["elements"]), tensor("BOUNDS", "INT32", ["bounds"])]
+    outputs = [tensor("SUM", "FLOAT", ["requests", 1]), tensor("TWICE", "FLOAT", ["elements"])]
+    more = ragged_input("VALUES", "TYPE_FP32", [-1]) + batch_input(
+        "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO", "BOUNDS", "TYPE_INT32", "VALUES"
+    )
+    more += """batch_output [
+  {
+    kind: BATCH_SCATTER_WITH_INPUT_SHAPE
+    target_name: "TWICE"
+    source_input: "VALUES"
+  }
+]
+"""
+    config = repository.config(
+        "ragged_sums", [], [("SUM", "TYPE_FP32", [1]), ("TWICE", "TYPE_FP32", [-1])], 8, more + ONE_BATCHER
+    )
+    made = repository.model("ragged_sums", nodes, inputs, outputs, initializers)
+    repository.write(out / "ragged_sums", {1: made}, config)
+
+
+def ragged_kinds(out):
+    """Answers each request with what every kind of batch input tells of a ragged input of strings."""
+    kinds = {
+        "COUNT": ("BATCH_ELEMENT_COUNT", "FLOAT", "TYPE_FP32"),
+        "SUM": ("BATCH_ACCUMULATED_ELEMENT_COUNT", "INT64", "TYPE_INT64"),
+        "BOUNDS": ("BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO", "INT32", "TYPE_INT32"),
+        "MOST": ("BATCH_MAX_ELEMENT_COUNT_AS_SHAPE", "FLOAT", "TYPE_FP32"),
+        "ITEMS": ("BATCH_ITEM_SHAPE", "INT32", "TYPE_INT32"),
+        "FLAT": ("BATCH_ITEM_SHAPE_FLATTEN", "FLOAT", "TYPE_FP32"),
+    }
+    nodes = [
+        helper.make_node("Identity", ["TEXTS"], ["SAID"]),
+        helper.make_node("Unsqueeze", ["COUNT", "one"], ["count"]),
+        helper.make_node("Unsqueeze", ["SUM", "one"], ["sum"]),
+        helper.make_node("Slice", ["BOUNDS", "zero", "last"], ["starts"]),
+        helper.make_node("Unsqueeze", ["starts", "one"], ["start"]),
+        helper.make_node("Shape", ["MOST"], ["most"]),
+        helper.make_node("Shape", ["sum"], ["requests"]),
+        helper.make_node("Expand", ["most", "requests"], ["most_of_each"]),
+        helper.make_node("Reshape", ["FLAT", "pairs"], ["flat"]),
+        *[
+            helper.make_node("Cast", [name], [f"TOLD_{name.split('_')[0].upper()}"], to=TensorProto.INT64)
+            for name in ("count", "sum", "start", "most_of_each", "ITEMS", "flat")
+        ],
+    ]
+    inputs = [tensor("TEXTS", "STRING", ["elements"])]
+    inputs += [
+        tensor(name, in_graph, ["items", 2] if name == "ITEMS" else [f"length_of_{name}"])
+        for name, (_, in_graph, _) in kinds.items()
+    ]
+    told = {"COUNT": 1, "SUM": 1, "START": 1, "MOST": 1, "ITEMS": 2, "FLAT": 2}
+    outputs = [tensor("SAID", "STRING", ["elements"])]
+    outputs += [tensor(f"TOLD_{name}", "INT64", ["rows", length]) for name, length in told.items()]
+    initializers = [int64("zero", [0]), int64("one", [1]), int64("last", [-1]), int64("pairs", [-1, 2])]
+    more = ragged_input("TEXTS", "TYPE_STRING", [-1, -1])
+    more += "".join(batch_input(kind, name, in_config, "TEXTS") for name, (kind, _, in_config) in kinds.items())
+    more += """batch_output [
+  {
+    target_name: "SAID"
+    source_input: "TEXTS"
+  }
+]
+"""
+    outputs_in_config = [("SAID", "TYPE_STRING", [-1, -1])]
+    outputs_in_config += [(f"TOLD_{name}", "TYPE_INT64", [length]) for name, length in told.items()]
+    config = repository.config("ragged_kinds", [], outputs_in_config, 8, more + ONE_BATCHER)
+    made = repository.model("ragged_kinds", nodes, inputs, outputs, initializers)
+    repository.write(out / "ragged_kinds", {1: made}, config)
+
+
 SOUND = [
     identities,
     raw_bytes,
@@ -181,6 +271,8 @@ SOUND = [
     optional_outputs,
     classes,
     fails_to_run,
+    ragged_sums,
+    ragged_kinds,
 ]
 
 # Models that must not load.
@@ -273,6 +365,18 @@ parameters: { key: "intra_op_thread_count" value: { string_value: "1" } }
 """
 
 
+# Which requests run together is then known.
+ONE_BATCHER = """
+instance_group [
+  {
+    kind: KIND_CPU
+    count: 1
+  }
+]
+dynamic_batching { }
+"""
+
+
 def identity(name, datatype, shape):
     node = helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])
     return repository.model(name, [node], *ends(datatype, shape))
@@ -292,6 +396,24 @@ def ends(datatype, shape):
 def one_to_one(name, data_type, dims, max_batch_size=0, more=""):
     """The configuration of a model from INPUT0 to OUTPUT0."""
     return repository.config(name, [("INPUT0", data_type, dims)], [("OUTPUT0", data_type, dims)], max_batch_size, more)
+
+
+def ragged_input(name, data_type, dims):
+    """An input in whose shape the requests of a batch may differ."""
+    return repository.block("input", name, data_type, dims).replace("dims:", "allow_ragged_batch: true\n    dims:")
+
+
+def batch_input(kind, target, data_type, source):
+    """An input that the server fills."""
+    return f"""batch_input [
+  {{
+    kind: {kind}
+    target_name: "{target}"
+    data_type: {data_type}
+    source_input: "{source}"
+  }}
+]
+"""
 
 
 def constant(value, name=""):

@@ -1,7 +1,8 @@
 //! Many requests as one: inputs put together, outputs taken apart.
 
 use bytes::BytesMut;
-use model::{DataType, Tensor, bytes_tensor};
+use model::bytes_tensor::{self, InvalidPacking};
+use model::{DataType, Dims, Tensor, element_count};
 use smallvec::SmallVec;
 
 use crate::backend::{InstanceInput, InstanceOutput};
@@ -18,7 +19,8 @@ pub(crate) struct Gather {
 
 impl Gather {
     /// The inputs of all of `requests`, one after the other along the first dimension. Each has the same ones, in
-    /// any order, and their shapes differ in the first dimension alone.
+    /// any order. Their shapes differ in the first dimension alone; where they do not, the shape is not theirs to
+    /// say (`ragged.rs` does).
     ///
     /// # Errors
     /// When a request lacks an input that the first one has.
@@ -30,7 +32,7 @@ impl Gather {
         self.buffers.resize_with(first.len().max(self.buffers.len()), BytesMut::new);
         let mut gathered = Inputs::with_capacity(first.len());
         for (position, (input, buffer)) in first.iter().zip(&mut self.buffers).enumerate() {
-            let parts = requests.clone().map(|inputs| at(inputs, position, input.index));
+            let parts = requests.clone().map(|inputs| find(inputs, position, input.index));
             let mut length = 0;
             let mut rows = 0;
             for part in parts.clone() {
@@ -70,7 +72,7 @@ impl Gather {
 }
 
 /// The input `index`, which is mostly at `position`.
-fn at(inputs: &Inputs, position: usize, index: usize) -> Option<&Tensor> {
+pub(crate) fn find(inputs: &Inputs, position: usize, index: usize) -> Option<&Tensor> {
     let there = inputs.get(position).filter(|input| input.index == index);
     there.or_else(|| inputs.iter().find(|input| input.index == index)).map(|input| &input.tensor)
 }
@@ -91,44 +93,60 @@ pub(crate) fn scatter(
             output.shape
         ));
     }
-    let mut lengths: Box<dyn FnMut(u64) -> Result<usize, String>> = match datatype.element_size() {
-        Some(_) => {
-            let row = output.data.len() / usize::try_from(total).unwrap_or(1).max(1);
-            Box::new(move |rows| Ok(row * usize::try_from(rows).unwrap_or_default()))
-        }
-        None => Box::new(lengths_of_strings(output)),
-    };
-    let mut start = 0;
-    rows.map(|rows| {
-        let length = lengths(rows)?;
-        let data = output.data.slice(start..start + length);
-        start += length;
+    let part = |rows: u64| {
         let mut shape = output.shape.clone();
         shape[0] = rows.cast_signed();
-        Ok(InstanceOutput { shape, data })
-    })
-    .collect()
+        shape
+    };
+    cut(output, datatype, rows.map(part))
 }
 
-/// How many bytes the next rows of `output` take, whose elements have a length each.
-fn lengths_of_strings(output: &InstanceOutput) -> impl FnMut(u64) -> Result<usize, String> {
-    let per_row = output.shape[1..].iter().product::<i64>().unsigned_abs();
-    let mut elements = bytes_tensor::elements(&output.data);
-    move |rows| {
-        let mut length = 0;
-        for _ in 0..rows * per_row {
-            let element = elements.next().ok_or("has fewer strings than its shape says")?;
-            length += bytes_tensor::LENGTH_SIZE
-                + element.map_err(|error| format!("is not well packed: {error}"))?.len();
-        }
-        Ok(length)
+/// Cuts `output` into parts of these `shapes`, one after the other, without copying.
+///
+/// # Errors
+/// When it has fewer elements than they.
+pub(crate) fn cut(
+    output: &InstanceOutput,
+    datatype: DataType,
+    shapes: impl Iterator<Item = Dims>,
+) -> Result<Vec<InstanceOutput>, String> {
+    let mut strings = bytes_tensor::elements(&output.data);
+    let mut start = 0;
+    shapes
+        .map(|shape| {
+            let count = element_count(&shape).map_err(|error| error.to_string())?;
+            let length = match datatype.element_size() {
+                Some(size) => count.checked_mul(size),
+                None => Some(length_of_strings(&mut strings, count)?),
+            };
+            let end = length.and_then(|length| length.checked_add(start));
+            let end = end
+                .filter(|end| *end <= output.data.len())
+                .ok_or("has fewer elements than its shape says")?;
+            let data = output.data.slice(start..end);
+            start = end;
+            Ok(InstanceOutput { shape, data })
+        })
+        .collect()
+}
+
+/// How many bytes the next `count` of `strings` take, which have a length each.
+fn length_of_strings<'a>(
+    strings: &mut impl Iterator<Item = Result<&'a [u8], InvalidPacking>>,
+    count: usize,
+) -> Result<usize, String> {
+    let mut length = 0;
+    for _ in 0..count {
+        let string = strings.next().ok_or("has fewer strings than its shape says")?;
+        length +=
+            bytes_tensor::LENGTH_SIZE + string.map_err(|error| format!("is not well packed: {error}"))?.len();
     }
+    Ok(length)
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use model::Dims;
     use proptest::prelude::*;
 
     use super::*;

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::backend::{Instance, InstanceOutput, Signature};
 use crate::batch::{Gather, Inputs, scatter};
+use crate::ragged::Ragged;
 use crate::request_check::RequestCheck;
 
 /// The outputs of one request, in the order it asked for.
@@ -16,7 +17,7 @@ pub(crate) type OutputIndexes = SmallVec<[usize; 4]>;
 
 /// What an instance has to do for one request.
 pub(crate) struct Work {
-    /// Inputs in the shapes the graph wants.
+    /// Inputs in the shapes the graph wants; those that it takes flat still have the request's shape.
     pub(crate) inputs: Inputs,
     /// The outputs to compute.
     pub(crate) outputs: OutputIndexes,
@@ -51,6 +52,8 @@ pub struct Moments {
 pub(crate) struct Model<'a> {
     pub(crate) signature: &'a Signature,
     pub(crate) check: &'a RequestCheck,
+    /// How requests of different shapes run together, when they may.
+    pub(crate) ragged: Option<&'a Ragged>,
 }
 
 impl Model<'_> {
@@ -66,21 +69,20 @@ impl Model<'_> {
     ) -> Result<Executed, String> {
         let taken = Instant::now();
         let asked = union(works);
-        let mut put_together = None;
-        let inputs = match works {
-            [work] => &work.inputs,
-            _ => &*put_together.insert(gather.gather(works.iter().map(|work| &work.inputs))?),
-        };
+        let put_together = self.put_together(gather, works)?;
+        let inputs = put_together.as_ref().unwrap_or(&works[0].inputs);
         let executed = instance.execute(inputs, &asked);
         if let Some(inputs) = put_together {
             gather.reuse(inputs);
         }
         let execution = executed.map_err(|error| error.0)?;
         for (index, output) in asked.iter().zip(&execution.outputs) {
-            self.check.output_fits(*index, output)?;
+            if !self.ragged.is_some_and(|ragged| ragged.scatters(*index)) {
+                self.check.output_fits(*index, output)?;
+            }
         }
         let outputs = match works {
-            [_] => vec![execution.outputs],
+            [_] if self.ragged.is_none() => vec![execution.outputs],
             _ => self.take_apart(works, &asked, &execution.outputs)?,
         };
         let moments = Moments {
@@ -90,6 +92,20 @@ impl Model<'_> {
             outputs_ready: Instant::now(),
         };
         Ok(Executed { outputs, moments })
+    }
+
+    /// The inputs of the run, when they are not those of the only one of `works`.
+    fn put_together(&self, gather: &mut Gather, works: &[Work]) -> Result<Option<Inputs>, String> {
+        let requests = works.iter().map(|work| &work.inputs);
+        let mut inputs = match (works, self.ragged) {
+            ([_], None) => return Ok(None),
+            ([work], Some(_)) => work.inputs.clone(),
+            _ => gather.gather(requests.clone())?,
+        };
+        if let Some(ragged) = self.ragged {
+            ragged.complete(&mut inputs, requests)?;
+        }
+        Ok(Some(inputs))
     }
 
     /// Gives each of `works` its part of the outputs that it asked for.
@@ -102,7 +118,11 @@ impl Model<'_> {
         let mut parts = Vec::with_capacity(outputs.len());
         for (index, output) in asked.iter().zip(outputs) {
             let tensor = &self.signature.outputs[*index];
-            let part = scatter(output, tensor.datatype, works.iter().map(|work| work.rows))
+            let requests = works.iter().map(|work| &work.inputs);
+            let part = self
+                .ragged
+                .and_then(|ragged| ragged.scatter(*index, output, tensor.datatype, requests))
+                .unwrap_or_else(|| scatter(output, tensor.datatype, works.iter().map(|work| work.rows)))
                 .map_err(|reason| format!("output '{}' {reason}", tensor.name))?;
             parts.push((*index, part.into_iter()));
         }

@@ -19,6 +19,7 @@ use crate::current_request;
 use crate::execution::{Executed, Model, Outputs, Work};
 use crate::latency_objective::LatencyObjective;
 use crate::pace::Pace;
+use crate::ragged::Ragged;
 use crate::reply::Reply;
 use crate::request_check::RequestCheck;
 use crate::scheduler::{Batch, Scheduler, Untold};
@@ -83,6 +84,7 @@ pub(crate) struct Shared {
     pub(crate) version: ModelVersion,
     pub(crate) model: Arc<dyn LoadedModel>,
     pub(crate) check: RequestCheck,
+    pub(crate) ragged: Option<Ragged>,
     pub(crate) scheduler: Scheduler<Job>,
     /// By index. Each is held for as long as it runs a batch.
     pub(crate) workers: Box<[Mutex<Worker>]>,
@@ -214,7 +216,11 @@ impl Worker {
     fn run(&mut self, shared: &Shared, works: &[Work], requests: Vec<Unanswered>) -> Result<(), Retired> {
         let _noted = current_request::note(requests[0].id.clone());
         shared.running[self.index].lock().begin(requests, self.instance.as_ref());
-        let model = Model { signature: shared.model.signature(), check: &shared.check };
+        let model = Model {
+            signature: shared.model.signature(),
+            check: &shared.check,
+            ragged: shared.ragged.as_ref(),
+        };
         let (instance, gather) = (self.instance.as_mut(), &mut self.gather);
         let executed = catch_unwind(AssertUnwindSafe(|| model.run(instance, gather, works)));
         // None is left when a stop has refused them.

@@ -22,6 +22,7 @@ mod execution;
 mod instance;
 mod latency_objective;
 mod pace;
+mod ragged;
 mod reply;
 pub mod repository;
 mod request_check;

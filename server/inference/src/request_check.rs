@@ -25,7 +25,7 @@ pub(crate) struct RequestCheck {
     max_batch_size: i64,
     inputs: Vec<InputSpec>,
     outputs: Vec<OutputSpec>,
-    /// Requests may differ in shape, or in the inputs they have.
+    /// Requests may differ in what keeps them from running together: shapes, or the inputs they have.
     vary: bool,
 }
 
@@ -42,6 +42,8 @@ struct InputSpec {
     /// The whole shape in the graph, where it fixes what the configuration leaves open.
     fixed: Option<Dims>,
     optional: bool,
+    /// Requests of different shapes run together.
+    ragged: bool,
 }
 
 /// An output as the configuration promises it.
@@ -98,6 +100,7 @@ impl RequestCheck {
                 reshape,
                 fixed: wider.then(|| graph.clone()),
                 optional: input.optional,
+                ragged: input.allow_ragged_batch,
             })
         };
         let output = |output: &proto::v2::ModelOutput| {
@@ -174,7 +177,8 @@ impl RequestCheck {
         if self.max_batch_size > 0 { dims.with_outer(-1) } else { dims.clone() }
     }
 
-    /// For each input in the model's order: the sizes that it leaves open, and whether an optional one is there.
+    /// For each input in the model's order: the sizes that it leaves open, unless it is ragged, and whether an
+    /// optional one is there.
     fn shape(&self, inputs: &Inputs) -> ShapeKey {
         let mut key = ShapeKey::new();
         if !self.vary {
@@ -338,9 +342,9 @@ impl RequestCheck {
 }
 
 impl InputSpec {
-    /// Whether requests may differ in its shape.
+    /// Whether requests that differ in its shape cannot run together.
     fn varies(&self) -> bool {
-        self.reshape.as_ref().unwrap_or(&self.dims).contains(&-1)
+        !self.ragged && self.reshape.as_ref().unwrap_or(&self.dims).contains(&-1)
     }
 
     /// The same bytes in the shape the graph wants.

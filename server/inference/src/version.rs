@@ -27,6 +27,7 @@ use crate::cost::LearnedCost;
 use crate::execution::{Outputs, Work};
 use crate::instance::{self, Job, Shared, Unanswered, Worker};
 use crate::pace::Pace;
+use crate::ragged::Ragged;
 use crate::reply::{Answer, AnswerOrder, Reply};
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
 use crate::scheduler::{Refused, Scheduler};
@@ -79,6 +80,7 @@ impl ServedVersion {
     pub(crate) fn start(parts: Parts) -> Result<ServedVersion, LoadError> {
         let Parts { name, version, config, model, labels, batching, instances, .. } = parts;
         let check = RequestCheck::new(&name, &config, model.signature(), labels);
+        let ragged = Ragged::new(&config, model.signature());
         let batcher = Batcher::new(batching.policy.clone());
         let workers = (0..instances).map(|index| Ok(Mutex::new(Worker::new(&*model, index)?)));
         let workers = workers.collect::<Result<_, LoadError>>()?;
@@ -87,6 +89,7 @@ impl ServedVersion {
             version,
             model,
             check,
+            ragged,
             scheduler: Scheduler::new(batcher, parts.queue_capacity, parts.held_until),
             workers,
             pace: Pace::default(),

@@ -2,18 +2,19 @@
 //!
 //! A configuration may be narrower than the graph (a size where the graph leaves a dimension open), and it may
 //! be wider (-1 where the graph has a size), as configurations made for Triton are: then a request is held
-//! against the graph's size too (`request_check.rs`). Only the batch dimension must be open in the graph.
+//! against the graph's size too (`request_check.rs`). Only the batch dimension must be open in the graph. Ragged
+//! tensors have other shapes there than for clients: `ragged.rs`.
 
 use model::Dims;
 use proto::v2::{DataType as ConfigDataType, ModelConfig};
 
-use super::{datatype, datatype_name, datatype_number};
+use super::{datatype, datatype_name, datatype_number, ragged};
 use crate::backend::{Signature, TensorSignature};
 
 /// # Errors
 /// The first contradiction between `config` and `signature`, with the field, both values, and what to do.
 pub fn check(config: &ModelConfig, signature: &Signature) -> Result<(), String> {
-    let batched = config.max_batch_size > 0;
+    ragged::check(config, signature)?;
     for input in &config.input {
         let tensor = find("input", &input.name, &signature.inputs)?;
         let written = Written {
@@ -23,7 +24,10 @@ pub fn check(config: &ModelConfig, signature: &Signature) -> Result<(), String> 
             dims: &input.dims,
             reshape: input.reshape.as_ref().map(|reshape| reshape.shape.as_slice()),
         };
-        written.check(tensor, batched, config.max_batch_size)?;
+        written.check(tensor)?;
+        if !input.allow_ragged_batch {
+            written.fits(tensor, config.max_batch_size)?;
+        }
     }
     for output in &config.output {
         let tensor = find("output", &output.name, &signature.outputs)?;
@@ -34,7 +38,10 @@ pub fn check(config: &ModelConfig, signature: &Signature) -> Result<(), String> 
             dims: &output.dims,
             reshape: output.reshape.as_ref().map(|reshape| reshape.shape.as_slice()),
         };
-        written.check(tensor, batched, config.max_batch_size)?;
+        written.check(tensor)?;
+        if !ragged::scatters(config, &output.name) {
+            written.fits(tensor, config.max_batch_size)?;
+        }
     }
     once("input", config.input.iter().map(|input| input.name.as_str()))?;
     once("output", config.output.iter().map(|output| output.name.as_str()))?;
@@ -57,7 +64,8 @@ struct Written<'a> {
 }
 
 impl Written<'_> {
-    fn check(&self, tensor: &TensorSignature, batched: bool, max_batch_size: i32) -> Result<(), String> {
+    /// All but the shape.
+    fn check(&self, tensor: &TensorSignature) -> Result<(), String> {
         let Written { role, name, .. } = self;
         if self.data_type == ConfigDataType::TypeInvalid as i32 {
             return Err(format!(
@@ -82,7 +90,13 @@ impl Written<'_> {
                 "{role} {name:?} has dimension {dim}; a dimension is positive, or -1 for any size"
             ));
         }
-        self.reshape_keeps_elements()?;
+        self.reshape_keeps_elements()
+    }
+
+    /// The shape.
+    fn fits(&self, tensor: &TensorSignature, max_batch_size: i32) -> Result<(), String> {
+        let Written { role, name, .. } = self;
+        let batched = max_batch_size > 0;
         let shape: Dims = self.reshape.unwrap_or(self.dims).iter().copied().collect();
         let full = if batched { shape.with_outer(-1) } else { shape };
         let fits = |(written, graph): (&i64, &i64)| *graph == -1 || *written == -1 || written == graph;
@@ -122,14 +136,18 @@ impl Written<'_> {
     }
 }
 
-fn find<'a>(role: &str, name: &str, tensors: &'a [TensorSignature]) -> Result<&'a TensorSignature, String> {
+pub(super) fn find<'a>(
+    role: &str,
+    name: &str,
+    tensors: &'a [TensorSignature],
+) -> Result<&'a TensorSignature, String> {
     tensors.iter().find(|tensor| tensor.name == name).ok_or_else(|| {
         let names: Vec<_> = tensors.iter().map(|tensor| format!("{:?}", tensor.name)).collect();
         format!("{role} {name:?} is not in the model; its {role}s are {}", names.join(", "))
     })
 }
 
-fn once<'a>(role: &str, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+pub(super) fn once<'a>(role: &str, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
     let mut seen = Vec::new();
     for name in names {
         if seen.contains(&name) {
@@ -141,7 +159,9 @@ fn once<'a>(role: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Stri
 }
 
 fn every_input_is_written(config: &ModelConfig, signature: &Signature) -> Result<(), String> {
-    let missing = |tensor: &&TensorSignature| !config.input.iter().any(|input| tensor.name == input.name);
+    let missing = |tensor: &&TensorSignature| {
+        !config.input.iter().any(|input| tensor.name == input.name) && !ragged::fills(config, &tensor.name)
+    };
     match signature.inputs.iter().find(missing) {
         None => Ok(()),
         Some(tensor) => Err(format!(

@@ -6,7 +6,7 @@ use proto::v2::{
     model_config::SchedulingChoice,
 };
 
-use super::datatype_number;
+use super::{datatype_number, ragged};
 use crate::backend::{Signature, TensorSignature};
 
 /// How configurations are completed.
@@ -63,7 +63,8 @@ fn config_has_full_shapes(config: &ModelConfig, signature: &Signature) -> bool {
 fn add_missing(config: &mut ModelConfig, signature: &Signature) {
     let batched = config.max_batch_size > 0;
     for tensor in &signature.inputs {
-        if !config.input.iter().any(|input| tensor.name == input.name) {
+        let written = config.input.iter().any(|input| tensor.name == input.name);
+        if !written && !ragged::fills(config, &tensor.name) {
             config.input.push(ModelInput { name: tensor.name.to_string(), ..Default::default() });
         }
     }
@@ -74,12 +75,17 @@ fn add_missing(config: &mut ModelConfig, signature: &Signature) {
     }
     let find =
         |tensors: &[TensorSignature], name: &str| tensors.iter().find(|tensor| tensor.name == name).cloned();
+    // Their shape in the graph has no batch dimension to be left out.
+    let scattered: Vec<bool> =
+        config.output.iter().map(|output| ragged::scatters(config, &output.name)).collect();
     for input in &mut config.input {
+        let batched = batched && !input.allow_ragged_batch;
         if let Some(tensor) = find(&signature.inputs, &input.name) {
             fill(&mut input.data_type, &mut input.dims, &mut input.reshape, &tensor, batched);
         }
     }
-    for output in &mut config.output {
+    for (output, scattered) in config.output.iter_mut().zip(scattered) {
+        let batched = batched && !scattered;
         if let Some(tensor) = find(&signature.outputs, &output.name) {
             fill(&mut output.data_type, &mut output.dims, &mut output.reshape, &tensor, batched);
         }
@@ -175,6 +181,18 @@ mod tests {
         let whole = format!(r#"{written} output {{ name: "y" data_type: TYPE_FP32 dims: 10 }}"#);
         let config = completed(&whole, &signature(&[-1, 64], &[-1, 10]), COMPLETION);
         assert_eq!((config.max_batch_size, config.output.len()), (2, 1));
+    }
+
+    #[test]
+    fn what_the_server_fills_is_no_input_and_flat_tensors_have_no_batch_dimension() {
+        let text = r#"max_batch_size: 2 input { name: "x" allow_ragged_batch: true } batch_output { target_name: "y" source_input: "x" }
+            batch_input { target_name: "n" data_type: TYPE_INT32 source_input: "x" }"#;
+        let mut signature = signature(&[-1], &[-1]);
+        signature.inputs.push(TensorSignature { name: "n".into(), ..signature.inputs[0].clone() });
+        let config = completed(text, &signature, COMPLETION);
+        assert_eq!(config.input.iter().map(|input| &input.name[..]).collect::<Vec<_>>(), ["x"]);
+        assert_eq!((&config.input[0].dims, &config.output[0].dims), (&vec![-1], &vec![-1]));
+        assert_eq!((&config.input[0].reshape, &config.output[0].reshape), (&None, &None));
     }
 
     #[test]

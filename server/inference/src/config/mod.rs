@@ -7,6 +7,7 @@ mod batching;
 mod check;
 mod complete;
 mod normalise;
+mod ragged;
 mod unacted;
 
 use model::DataType;

@@ -18,11 +18,14 @@ const ACTED: &[&str] = &[
     "input.dims",
     "input.reshape",
     "input.optional",
+    "input.allow_ragged_batch",
     "output.name",
     "output.data_type",
     "output.dims",
     "output.reshape",
     "output.label_filename",
+    "batch_input",
+    "batch_output",
     "instance_group.name",
     "instance_group.kind",
     "instance_group.count",
@@ -106,7 +109,10 @@ mod tests {
     fn what_is_acted_on_is_not_named() {
         check("", &[]);
         check(
-            r#"name: "a" platform: "p" max_batch_size: 4 input { name: "x" data_type: TYPE_FP32 dims: 4 }
+            r#"name: "a" platform: "p" max_batch_size: 4
+               input { name: "x" data_type: TYPE_FP32 dims: 4 allow_ragged_batch: true }
+               batch_input { kind: BATCH_ELEMENT_COUNT target_name: "n" data_type: TYPE_INT32 source_input: "x" }
+               batch_output { target_name: "y" source_input: "x" }
                version_policy { all { } } optimization { graph { level: 1 } } metric_tags { key: "a" value: "b" }
                parameters { key: "intra_op_thread_count" value { string_value: "2" } }"#,
             &[],
@@ -120,12 +126,11 @@ mod tests {
             &[],
         );
         check(
-            r#"input { name: "x" format: FORMAT_NCHW } input { name: "y" format: FORMAT_NCHW allow_ragged_batch: true }
+            r#"input { name: "x" format: FORMAT_NCHW } input { name: "y" format: FORMAT_NCHW }
                model_warmup { name: "w" } response_cache { enable: true }
                parameters { key: "TRITON_BATCH_STRATEGY_PATH" value { string_value: "lib.so" } }"#,
             &[
                 "input.format",
-                "input.allow_ragged_batch",
                 "model_warmup",
                 "response_cache",
                 r#"parameters["TRITON_BATCH_STRATEGY_PATH"]"#,
