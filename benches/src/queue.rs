@@ -53,9 +53,9 @@ fn exchange(scheduler: &Scheduler<Item>, batch: &mut Batch<Item>, count: usize) 
     for _ in 0..count {
         scheduler.push(request()).expect("there is room for as many");
     }
-    let answered = batch.requests.len();
+    scheduler.answered(batch.requests.len());
     batch.requests.clear();
-    scheduler.next(answered, batch);
+    scheduler.take(batch);
 }
 
 fn filled(waiting: usize, capacity: usize, max_batch_size: usize) -> Scheduler<Item> {
@@ -76,5 +76,5 @@ fn filled(waiting: usize, capacity: usize, max_batch_size: usize) -> Scheduler<I
 
 fn request() -> Waiting<Item> {
     let queued = Instant::now();
-    Waiting { rows: 1, shape: ShapeKey::new(), level: 0, queued, deadline: None, request: [0; 32] }
+    Waiting { rows: 1, size: 1, shape: ShapeKey::new(), level: 0, queued, deadline: None, request: [0; 32] }
 }

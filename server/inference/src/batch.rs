@@ -10,6 +10,9 @@ use crate::backend::{InstanceInput, InstanceOutput};
 /// The inputs of an execution.
 pub(crate) type Inputs = SmallVec<[InstanceInput; 2]>;
 
+/// Memory of an input that is kept however little of it a batch has used.
+const KEPT: usize = 1 << 20;
+
 /// Puts inputs together, again and again in the same memory.
 #[derive(Debug, Default)]
 pub(crate) struct Gather {
@@ -63,9 +66,12 @@ impl Gather {
     pub(crate) fn reuse(&mut self, inputs: Inputs) {
         for (buffer, input) in self.buffers.iter_mut().zip(inputs) {
             // Someone who still holds it may keep it.
+            let length = input.tensor.data.len();
             if let Ok(mut memory) = input.tensor.data.try_into_mut() {
                 memory.clear();
-                *buffer = memory;
+                // What one large batch took is not kept for small ones.
+                let small = memory.capacity() <= KEPT || memory.capacity() / 4 <= length;
+                *buffer = if small { memory } else { BytesMut::new() };
             }
         }
     }

@@ -11,6 +11,8 @@
 
 use std::time::Duration;
 
+use crate::batcher::Load;
+
 /// How much a run still weighs after the next one: half after some 140 runs.
 const MEMORY: f64 = 0.995;
 
@@ -20,7 +22,7 @@ const FIRST_RUNS: u64 = 16;
 /// A run that takes this many times what was expected was interrupted; it counts as this many times at most.
 const LARGEST_SURPRISE: f64 = 4.0;
 
-/// How uncertain the numbers are at first, in units of the first run.
+/// How uncertain the numbers are at first and at most: their variance, in squares of the first run's time.
 const FIRST_UNCERTAINTY: f64 = 100.0;
 
 type Terms = [f64; 3];
@@ -32,6 +34,8 @@ pub(crate) struct CostModel {
     scale: Option<Terms>,
     /// The size of its rows.
     first_size: u64,
+    /// How long it took.
+    seconds_of_first: f64,
     /// Seconds for each scaled term.
     weights: Terms,
     covariance: [Terms; 3],
@@ -57,13 +61,12 @@ pub struct LearnedCost {
 
 impl Default for CostModel {
     fn default() -> CostModel {
-        let mut covariance = [[0.0; 3]; 3];
-        (0..3).for_each(|index| covariance[index][index] = FIRST_UNCERTAINTY);
         CostModel {
             scale: None,
             first_size: 1,
+            seconds_of_first: 0.0,
             weights: [0.0; 3],
-            covariance,
+            covariance: [[0.0; 3]; 3],
             runs: 0,
             error: 0.0,
             shortest: f64::MAX,
@@ -79,6 +82,8 @@ impl CostModel {
         let scale = *self.scale.get_or_insert(raw);
         if self.runs == 0 {
             self.first_size = size;
+            self.seconds_of_first = seconds;
+            self.covariance = diagonal(seconds * seconds * FIRST_UNCERTAINTY);
             // All of the first run is taken for base, until others show what grows.
             self.weights = [seconds, 0.0, 0.0];
         }
@@ -108,6 +113,31 @@ impl CostModel {
                 .zip(projected)
                 .for_each(|(value, known)| *value = (*value - gain * known) / MEMORY);
         }
+        self.bound();
+    }
+
+    /// What the runs tell nothing of gets less certain without end: bounded here, by scaling row and column, which
+    /// keeps the matrix one of covariances. Rounding is taken out of it, too.
+    fn bound(&mut self) {
+        let most = self.seconds_of_first * self.seconds_of_first * FIRST_UNCERTAINTY;
+        let shrink: Terms = std::array::from_fn(|index| {
+            let variance = self.covariance[index][index];
+            if variance > most { (most / variance).sqrt() } else { 1.0 }
+        });
+        let covariance = self.covariance;
+        for (row, values) in self.covariance.iter_mut().enumerate() {
+            for (column, value) in values.iter_mut().enumerate() {
+                let even = f64::midpoint(covariance[row][column], covariance[column][row]);
+                *value = even * shrink[row] * shrink[column];
+            }
+        }
+        let finite =
+            self.weights.iter().chain(self.covariance.iter().flatten()).all(|value| value.is_finite());
+        let definite = (0..3).all(|index| self.covariance[index][index] >= 0.0);
+        if !finite || !definite {
+            self.covariance = diagonal(most);
+            self.weights = self.weights.map(|weight| if weight.is_finite() { weight } else { 0.0 });
+        }
     }
 
     /// How long a run of `rows` rows of `size` each is likely to take; `None` while too few were seen.
@@ -118,16 +148,21 @@ impl CostModel {
         Duration::try_from_secs_f64(self.seconds(rows, size)).ok()
     }
 
-    /// How long a request waits at least behind `ahead` rows of `size` each, when `instances` take up to `most` rows
-    /// at a time; `None` while too few runs were seen. What runs already is left out: it may be done any moment.
-    pub(crate) fn wait_behind(&self, ahead: u64, size: u64, most: u64, instances: usize) -> Option<Duration> {
-        if ahead == 0 {
-            return Some(Duration::ZERO);
+    /// How long `instances` take at least for `load` in so many `runs` together; `None` while too few runs were seen.
+    /// What runs already is left out: it may be done any moment.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    pub(crate) fn least(&self, runs: u64, load: Load, instances: usize) -> Option<Duration> {
+        if self.runs < FIRST_RUNS {
+            return None;
         }
-        let most = most.max(1);
-        let runs = u32::try_from(ahead / most).unwrap_or(u32::MAX);
-        let in_turn = runs / u32::try_from(instances.max(1)).unwrap_or(u32::MAX);
-        self.expected(ahead.min(most), size)?.checked_mul(in_turn)
+        let scale = self.scale.unwrap_or([1.0; 3]);
+        let square = if self.first_size == 1 { 0.0 } else { load.square as f64 };
+        // The part of the load that does not fill a run joins the request that asks.
+        let terms = divided([runs as f64, load.work as f64, square], scale);
+        let seconds = dot(self.weights, terms).max(runs as f64 * self.shortest / 2.0);
+        let full = if runs == 0 { 0.0 } else { seconds };
+        let surely = full * (1.0 - self.error.min(0.9)) / instances.max(1) as f64;
+        Duration::try_from_secs_f64(surely).ok()
     }
 
     /// The most rows of `size`, at least 1 and `most` at most, that are likely to run within `time`; `None` while too
@@ -164,6 +199,10 @@ impl CostModel {
 fn terms(rows: u64, size: u64) -> Terms {
     let (rows, size) = (rows as f64, size as f64);
     [1.0, rows * size, rows * size * size]
+}
+
+fn diagonal(value: f64) -> [Terms; 3] {
+    std::array::from_fn(|row| std::array::from_fn(|column| if row == column { value } else { 0.0 }))
 }
 
 fn divided(terms: Terms, scale: Terms) -> Terms {
@@ -239,17 +278,23 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_is_what_full_batches_ahead_take_on_all_instances() {
-        let model = learned(100, &[1], |_, _| 1e-3);
-        let close = |ahead, most, instances, millis: f64| {
-            let wait = model.wait_behind(ahead, 1, most, instances).unwrap().as_secs_f64() * 1e3;
-            assert!((wait - millis).abs() <= 0.1 * millis, "{wait} ms instead of {millis}");
+    fn the_least_wait_is_what_full_runs_ahead_take_on_all_instances() {
+        let model = learned(400, &[10, 40], |rows, size| 1e-3 + 1e-4 * (rows * size) as f64);
+        let load = |rows: u64, size: u64| Load {
+            requests: rows,
+            rows,
+            work: u128::from(rows * size),
+            square: u128::from(rows * size * size),
         };
-        close(0, 8, 1, 0.0);
-        close(7, 8, 1, 0.0); // it joins them
-        close(80, 8, 1, 10.0);
-        close(80, 8, 2, 5.0);
-        assert_eq!(CostModel::default().wait_behind(80, 1, 8, 1), None);
+        let close = |runs, load, instances, millis: f64| {
+            let wait = model.least(runs, load, instances).unwrap().as_secs_f64() * 1e3;
+            assert!((0.75 * millis..=1.06 * millis).contains(&wait), "{wait} ms instead of {millis}");
+        };
+        assert_eq!(model.least(0, load(7, 10), 1), Some(Duration::ZERO), "it joins them");
+        close(10, load(80, 10), 1, 90.0);
+        close(10, load(80, 10), 2, 45.0);
+        close(10, load(40, 10).plus(load(40, 40)), 1, 210.0);
+        assert_eq!(CostModel::default().least(10, load(80, 10), 1), None);
     }
 
     #[test]
@@ -262,15 +307,29 @@ mod tests {
         assert_eq!(CostModel::default().rows_within(Duration::from_secs(1), 1, 8), None);
     }
 
-    /// The same batch again and again teaches one number; the others must not run away.
+    /// The same batch again and again teaches one number; the others must neither run away nor become what is no
+    /// number, and what comes after is learned.
     #[test]
-    fn one_size_alone_keeps_the_numbers_finite() {
-        let mut model = CostModel::default();
-        for _ in 0..100_000 {
-            model.saw(8, 30, Duration::from_millis(2));
+    fn a_million_runs_of_one_size_keep_the_numbers_sound() {
+        for size in [1, 30] {
+            let mut model = CostModel::default();
+            let mut random = 1_u64;
+            let mut noise = || {
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                1.0 + f64::from(u8::try_from(random >> 56).unwrap()) / 2550.0
+            };
+            for _ in 0..1_000_000 {
+                model.saw(8, size, Duration::from_secs_f64(2e-3 * noise()));
+            }
+            close(&model, 8, size, 2.1e-3);
+            let other = model.expected(16, size).unwrap();
+            assert!(other < Duration::from_millis(20), "{other:?}");
+            for run in 0..1000 {
+                let rows = 1 + run % 16;
+                model.saw(rows, size, Duration::from_secs_f64((1e-3 + 1e-4 * rows as f64) * noise()));
+            }
+            close(&model, 16, size, 2.6e-3 * 1.05);
         }
-        close(&model, 8, 30, 2e-3);
-        let other = model.expected(16, 30).unwrap();
-        assert!(other < Duration::from_millis(20), "{other:?}");
     }
 }

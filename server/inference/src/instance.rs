@@ -1,7 +1,6 @@
 //! A thread that owns one instance: takes what may run together, runs it, records it, answers it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use model::{InferError, ModelName, ModelVersion};
 use parking_lot::Mutex;
 use smol_str::SmolStr;
+use tokio::task::yield_now;
 use tracing::{debug, error, warn};
 
 use crate::backend::{Instance, LoadError, LoadedModel, Terminate};
@@ -18,15 +18,15 @@ use crate::cost::CostModel;
 use crate::current_request;
 use crate::execution::{Executed, Model, Outputs, Work};
 use crate::latency_objective::LatencyObjective;
-use crate::pace::Pace;
+use crate::pace::{BRIEF, Pace};
 use crate::ragged::Ragged;
 use crate::reply::Reply;
 use crate::request_check::RequestCheck;
-use crate::scheduler::{Batch, Scheduler, Untold};
+use crate::scheduler::{Batch, Scheduler};
 use crate::statistics::{Answered, Failure, Statistics};
 
 /// Batches that the thread that brought a request runs before it goes on with its own work.
-const MOST_RUNS_IN_PLACE: usize = 4;
+const MOST_RUNS_HERE: usize = 4;
 
 /// One request on its way through an instance.
 pub(crate) struct Job {
@@ -100,6 +100,13 @@ pub(crate) struct Shared {
     pub(crate) instances: AtomicUsize,
     /// Why the last of them has ended, when it did so before its time.
     pub(crate) failure: OnceLock<String>,
+    /// A stop that cannot wait has refused all; nothing runs any more.
+    pub(crate) abandoned: AtomicBool,
+    /// Whether brief runs may be made by the thread that brings their requests: only where each costs the same, since
+    /// inputs have one shape, and no other set of outputs can be asked for, which a backend may have to prepare.
+    pub(crate) runs_here: bool,
+    /// Items in a batch at most.
+    pub(crate) max_batch_size: u64,
     /// A batch has failed, and the log says so.
     pub(crate) batch_failed: AtomicBool,
     pub(crate) statistics: Statistics,
@@ -139,51 +146,59 @@ enum Failed {
 struct Retired;
 
 fn serve(shared: &Shared, index: usize) {
-    let mut batch = Batch::default();
-    let mut handed_out = 0;
-    while shared.scheduler.next(handed_out, &mut batch) {
-        handed_out = batch.requests.len();
+    while shared.scheduler.wait() {
         let mut own = shared.workers[index].lock();
-        if !own.retired {
-            own.take(shared, &mut batch);
-        }
+        own.serve_once(shared);
         if own.retired {
             drop(own);
-            // It was retired by another thread, or by this batch, of which nothing is left then.
-            return shared.leave_to_another(&mut batch);
+            return shared.scheduler.tell(); // the wake was meant for one that can run
         }
     }
 }
 
+/// Tells an instance of what waits, once the thread that has brought it has nothing else at hand.
+struct Teller(Arc<Shared>);
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.0.scheduler.tell();
+    }
+}
+
+/// See [`Teller`]. A task of its own, since a request's future may be left unpolled for as long as its client likes.
+#[expect(clippy::disallowed_methods, reason = "it ends by itself, and nobody needs to wait for it")]
+pub(crate) fn tell_soon(shared: &Arc<Shared>) {
+    let teller = Teller(Arc::clone(shared));
+    tokio::spawn(async move {
+        // The other tasks that this thread has at hand come first: what they bring costs no wake of its own.
+        yield_now().await;
+        teller.0.run_here_if_brief();
+    });
+}
+
 impl Shared {
-    /// Wakes an instance for the requests that `untold` stands for, or runs them here, when that takes less time.
-    pub(crate) fn start(&self, untold: Untold<'_, Job>) {
-        if self.pace.is_brief()
-            && let Some(mut worker) = self.workers.iter().find_map(|worker| worker.try_lock())
-            && !worker.retired
-        {
-            let mut batch = std::mem::take(&mut worker.batch);
-            let mut answered = 0;
-            for _ in 0..MOST_RUNS_IN_PLACE {
-                if !self.scheduler.try_next(answered, &mut batch) || worker.retired {
-                    break;
-                }
-                answered = batch.requests.len();
-                worker.take(self, &mut batch);
-            }
-            worker.batch = batch;
+    /// Runs what waits on this thread, while that takes less time than to wake the thread of an instance.
+    fn run_here_if_brief(&self) {
+        if !self.runs_here {
+            return;
         }
-        drop(untold); // wakes an instance for what is left
+        if self.workers.len() > 1 {
+            self.scheduler.told(); // another instance may take what comes meanwhile
+        }
+        let Some(mut worker) = self.workers.iter().find_map(|worker| worker.try_lock()) else { return };
+        for _ in 0..MOST_RUNS_HERE {
+            let began = Instant::now();
+            if worker.retired || !self.is_brief() || !worker.serve_once(self) || began.elapsed() > BRIEF {
+                break;
+            }
+        }
     }
 
-    /// Runs `batch` on an instance that is not retired, if there is one.
-    fn leave_to_another(&self, batch: &mut Batch<Job>) {
-        if let Some(mut worker) =
-            self.workers.iter().map(|worker| worker.lock()).find(|worker| !worker.retired)
-        {
-            worker.take(self, batch);
-        }
-        batch.requests.clear(); // dropping them tells who waits that nobody answers
+    /// Whether the next run is likely to be brief.
+    fn is_brief(&self) -> bool {
+        let waiting = self.scheduler.load();
+        let most = self.max_batch_size.min(waiting.rows).max(1);
+        self.pace.is_brief() && self.cost.lock().expected(most, 1).is_some_and(|expected| expected < BRIEF)
     }
 }
 
@@ -193,14 +208,25 @@ impl Worker {
         Ok(Worker { index, instance: model.instance()?, gather, batch, retired: false })
     }
 
-    /// Runs and answers all of `batch`.
-    fn take(&mut self, shared: &Shared, batch: &mut Batch<Job>) {
+    /// Takes what waits, runs and answers it. False when there was nothing.
+    fn serve_once(&mut self, shared: &Shared) -> bool {
+        if self.retired {
+            return false;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        let taken = shared.scheduler.take(&mut batch);
+        self.run_all(shared, &mut batch);
+        self.batch = batch;
+        taken
+    }
+
+    fn run_all(&mut self, shared: &Shared, batch: &mut Batch<Job>) {
         batch.expired.drain(..).for_each(|job| shared.refuse_expired(job.request));
         let count = batch.requests.len();
         let (mut works, mut requests) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for Job { work, request } in batch.requests.drain(..) {
             if request.reply.is_closed() {
-                shared.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
+                shared.fail(request, Failed::Panicked); // counted as cancelled
             } else {
                 works.push(work);
                 requests.push(request);
@@ -211,11 +237,14 @@ impl Worker {
         }
     }
 
-    /// Runs `works` together and answers `requests`, one of each. When that fails, each runs alone, so that one
-    /// that cannot be done takes no other with it.
+    /// Runs `works` together and answers `requests`, one of each. When that fails, each half runs by itself, so that
+    /// one that cannot be done takes no other with it.
     fn run(&mut self, shared: &Shared, works: &[Work], requests: Vec<Unanswered>) -> Result<(), Retired> {
         let _noted = current_request::note(requests[0].id.clone());
-        shared.running[self.index].lock().begin(requests, self.instance.as_ref());
+        if let Some(refused) = shared.begin(self.index, requests, self.instance.as_ref()) {
+            refused.into_iter().for_each(|request| shared.refuse_for_the_stop(request));
+            return Ok(());
+        }
         let model = Model {
             signature: shared.model.signature(),
             check: &shared.check,
@@ -234,17 +263,29 @@ impl Worker {
             Ok(Err(reason)) => Failed::Said(reason),
             Err(_) => Failed::Panicked,
         };
+        let recovered = self.recover(shared, &failed);
         let needed = requests.iter().any(|request| !request.reply.is_closed());
-        if requests.len() == 1 || !needed {
+        if requests.len() <= 1 || !needed || recovered.is_err() {
             requests.into_iter().for_each(|request| shared.fail(request, failed.clone()));
-            return self.recover(shared, &failed);
+            return recovered;
         }
-        self.recover(shared, &failed)?; // without an instance they are dropped, which tells who waits that it failed
         shared.say_that_a_batch_failed(requests.len(), &failed);
-        for (work, request) in works.iter().zip(requests) {
-            self.run(shared, slice::from_ref(work), vec![request])?;
+        self.run_halves(shared, works, requests)
+    }
+
+    fn run_halves(
+        &mut self,
+        shared: &Shared,
+        works: &[Work],
+        mut requests: Vec<Unanswered>,
+    ) -> Result<(), Retired> {
+        let middle = works.len() / 2;
+        let second = requests.split_off(middle);
+        if self.run(shared, &works[..middle], requests).is_err() {
+            second.into_iter().for_each(|request| shared.fail(request, Failed::Panicked));
+            return Err(Retired);
         }
-        Ok(())
+        self.run(shared, &works[middle..], second)
     }
 
     /// Makes a new instance in place of one that panicked.
@@ -282,6 +323,27 @@ impl Shared {
         }
     }
 
+    /// Notes that instance `index` runs `requests`; those that it must not run, since the server stops.
+    fn begin(
+        &self,
+        index: usize,
+        requests: Vec<Unanswered>,
+        instance: &dyn Instance,
+    ) -> Option<Vec<Unanswered>> {
+        let mut running = self.running[index].lock();
+        if self.abandoned.load(Ordering::SeqCst) {
+            return Some(requests);
+        }
+        running.begin(requests, instance);
+        None
+    }
+
+    /// Refuses a request because the server cannot wait for it.
+    pub(crate) fn refuse_for_the_stop(&self, request: Unanswered) {
+        self.statistics.record_failure(Failure::Rejected, request.arrived.elapsed());
+        self.send(request, Err(InferError::ShuttingDown));
+    }
+
     /// Records and answers `requests`.
     fn answer(&self, works: &[Work], requests: Vec<Unanswered>, executed: Executed) {
         // None is left when a stop has refused them.
@@ -292,6 +354,7 @@ impl Shared {
             queued: work.queued,
         });
         self.statistics.record_execution(&executed.moments, answered);
+        self.scheduler.answered(requests.len());
         for (request, outputs) in requests.into_iter().zip(executed.outputs) {
             self.send(request, Ok(outputs));
         }
@@ -308,6 +371,7 @@ impl Shared {
     }
 
     fn fail(&self, request: Unanswered, failed: Failed) {
+        self.scheduler.answered(1);
         let failure = if request.reply.is_closed() { Failure::Canceled } else { Failure::Backend };
         self.statistics.record_failure(failure, request.arrived.elapsed());
         let (model, version) = (self.name.clone(), self.version);
@@ -339,11 +403,11 @@ impl Shared {
         };
         let (model, version) = (&self.name, self.version);
         if self.batch_failed.swap(true, Ordering::Relaxed) {
-            debug!(%model, %version, requests, reason, "a batch failed; its requests run one by one");
+            debug!(%model, %version, requests, reason, "a batch failed; its requests run in halves");
         } else {
             warn!(
                 %model, %version, requests, reason,
-                "a batch failed; its requests run one by one (said once for each version)"
+                "a batch failed; its requests run in halves (said once for each version)"
             );
         }
     }

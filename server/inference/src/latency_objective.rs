@@ -22,7 +22,8 @@ impl LatencyObjective {
     pub(crate) fn limits(&self, cost: &CostModel, size: u64) -> Option<Limits> {
         let half = self.time / 2;
         let rows = cost.rows_within(half, size, self.max_batch_size)?;
-        Some(Limits { rows, delay: half.saturating_sub(cost.expected(rows, size)?) })
+        let delay = half.saturating_sub(cost.expected(rows, size)?);
+        Some(Limits { work: rows.saturating_mul(size), delay })
     }
 }
 
@@ -39,11 +40,11 @@ mod tests {
             cost.saw(rows, 1, Duration::from_millis(1 + rows));
         }
         let limits = objective(21).limits(&cost, 1).unwrap();
-        assert_eq!(limits.rows, 9);
+        assert_eq!(limits.work, 9);
         assert!(limits.delay < Duration::from_millis(1), "{limits:?}");
         let generous = objective(200).limits(&cost, 1).unwrap();
-        assert_eq!(generous.rows, 32);
+        assert_eq!(generous.work, 32);
         assert!((60..70).contains(&generous.delay.as_millis()), "{generous:?}");
-        assert_eq!(objective(1).limits(&cost, 1).unwrap(), Limits { rows: 1, delay: Duration::ZERO });
+        assert_eq!(objective(1).limits(&cost, 1).unwrap(), Limits { work: 1, delay: Duration::ZERO });
     }
 }

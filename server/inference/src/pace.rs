@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 /// To wake a sleeping thread and to be woken by it takes about as long as this.
-const BRIEF: Duration = Duration::from_micros(40);
+pub(crate) const BRIEF: Duration = Duration::from_micros(40);
 
 /// What a long run weighs against brief ones, so that a model counts as brief when nine of ten are; machines
 /// interrupt the briefest.

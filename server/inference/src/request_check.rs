@@ -123,6 +123,11 @@ impl RequestCheck {
         }
     }
 
+    /// Whether all requests have the same shapes and ask for the same output.
+    pub(crate) fn requests_are_alike(&self) -> bool {
+        !self.inputs.iter().any(|input| input.optional || input.varies()) && self.outputs.len() == 1
+    }
+
     /// # Errors
     /// When an input is missing, unknown, given twice, or of another type or shape than the model's; when
     /// the batch is too large; when an output is unknown or asked for twice.

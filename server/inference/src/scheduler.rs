@@ -5,9 +5,9 @@
 
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
-use crate::batcher::{Batcher, Limits, Next, Ticket, Waiting};
+use crate::batcher::{Batcher, Limits, Load, Next, Ticket, Waiting};
 
 /// The requests that wait for the instances of one model version.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ struct State<R> {
     /// Instances that sleep until there is work, but for those that were woken.
     idle: usize,
     watch: Option<Watch>,
-    /// Somebody holds an [`Untold`].
+    /// Somebody is about to call [`Scheduler::tell`].
     untold: bool,
     /// Nothing is handed out before this many wait; then it is 0.
     held_until: usize,
@@ -62,18 +62,6 @@ impl<R> State<R> {
             Some(watch) => watch.is_over(waiting),
             None => self.idle > 0,
         }
-    }
-}
-
-/// Requests have come, and no instance knows: one is woken when this is dropped. Until then more may come, which
-/// cost no wake of their own.
-#[derive(Debug)]
-#[must_use = "an instance is woken when it is dropped"]
-pub struct Untold<'a, R>(&'a Scheduler<R>);
-
-impl<R> Drop for Untold<'_, R> {
-    fn drop(&mut self) {
-        self.0.tell();
     }
 }
 
@@ -124,9 +112,19 @@ impl<R> Scheduler<R> {
         self.state.lock().batcher.len()
     }
 
-    /// Items that run before a request that comes now at `level`.
-    pub fn rows_ahead(&self, level: usize) -> u64 {
-        self.state.lock().batcher.rows_ahead(level)
+    /// What runs before a request that comes now at `level`.
+    pub fn ahead(&self, level: usize) -> Load {
+        self.state.lock().batcher.ahead(level)
+    }
+
+    /// What waits.
+    pub fn load(&self) -> Load {
+        self.state.lock().batcher.load()
+    }
+
+    /// Says that `requests` handed out before are about to be answered.
+    pub fn answered(&self, requests: usize) {
+        self.state.lock().batcher.answered(requests, Instant::now());
     }
 
     /// Bounds batches from now on.
@@ -139,12 +137,12 @@ impl<R> Scheduler<R> {
         self.len() == 0
     }
 
-    /// Takes `waiting` in, without waiting. When an instance should know, and nobody is about to tell one, the
-    /// caller is to do so by dropping what it is given.
+    /// Takes `waiting` in, without waiting. True when an instance should know, and nobody is about to tell one: then
+    /// the caller is to see that [`Scheduler::tell`] is called soon, whatever becomes of the request.
     ///
     /// # Errors
     /// When as many wait as may, or the scheduler is closed; it is dropped.
-    pub fn push(&self, waiting: Waiting<R>) -> Result<(Ticket, Option<Untold<'_, R>>), Refused> {
+    pub fn push(&self, waiting: Waiting<R>) -> Result<(Ticket, bool), Refused> {
         let (now, rows) = (waiting.queued, waiting.rows);
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -154,7 +152,7 @@ impl<R> Scheduler<R> {
         if state.batcher.len() >= self.capacity {
             return Err(Refused::Full { capacity: self.capacity });
         }
-        let joins = state.batcher.joins_the_last(&waiting);
+        let joins = state.batcher.joins_the_next(&waiting);
         let pushed = state.batcher.push(waiting, now);
         let ticket = pushed.map_err(|full| Refused::Full { capacity: full.capacity })?;
         if let Some(watch) = &mut state.watch {
@@ -163,11 +161,16 @@ impl<R> Scheduler<R> {
         }
         let tell = !state.untold && state.wants_to_know();
         state.untold |= tell;
-        Ok((ticket, tell.then(|| Untold(self))))
+        Ok((ticket, tell))
+    }
+
+    /// Who was about to tell an instance sees to it in another way; from now on others do it for themselves.
+    pub fn told(&self) {
+        self.state.lock().untold = false;
     }
 
     /// Wakes an instance if what waits is a reason.
-    fn tell(&self) {
+    pub fn tell(&self) {
         let mut state = self.state.lock();
         state.untold = false;
         if !state.wants_to_know() {
@@ -188,25 +191,18 @@ impl<R> Scheduler<R> {
         self.state.lock().batcher.remove(ticket, Instant::now())
     }
 
-    /// Fills `batch` with what is to be run next, and waits until there is something. `answered` of the requests
-    /// handed out before are done. False once the scheduler is closed and empty.
-    pub fn next(&self, answered: usize, batch: &mut Batch<R>) -> bool {
+    /// Waits until there is something to be taken by [`Scheduler::take`]; false once the scheduler is closed and
+    /// empty.
+    pub fn wait(&self) -> bool {
         let mut guard = self.state.lock();
-        guard.batcher.answered(answered, Instant::now());
         loop {
             let state = &mut *guard;
-            let now = Instant::now();
             if state.batcher.len() >= state.held_until {
                 state.held_until = 0;
             }
             if state.watch.is_none() && state.held_until == 0 || state.closed {
-                state.batcher.expire(now, &mut batch.expired);
-                match state.batcher.next(now, state.closed, &mut batch.requests) {
-                    Next::Execute => {
-                        self.pass_on(guard);
-                        return true;
-                    }
-                    _ if !batch.expired.is_empty() => return true,
+                match state.batcher.peek(Instant::now(), state.closed) {
+                    Next::Execute => return true,
                     Next::Wait { until, requests, missing_rows } => {
                         state.watch = Some(Watch { requests, missing_rows, over: false });
                         self.company.wait_until(&mut guard, until);
@@ -222,29 +218,25 @@ impl<R> Scheduler<R> {
         }
     }
 
-    /// As [`Scheduler::next`], but never waits: false when nothing is to be run now.
-    pub fn try_next(&self, answered: usize, batch: &mut Batch<R>) -> bool {
+    /// Fills `batch` with what is to be run now, without waiting; false when there is nothing.
+    pub fn take(&self, batch: &mut Batch<R>) -> bool {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let now = Instant::now();
-        state.batcher.answered(answered, now);
-        if !state.watch.as_ref().is_none_or(|watch| watch.is_over(state.batcher.len()))
-            || state.batcher.len() < state.held_until
-        {
+        let waiting = state.batcher.len();
+        let held = waiting < state.held_until;
+        if !state.closed && (held || state.watch.as_ref().is_some_and(|watch| !watch.is_over(waiting))) {
             return false;
         }
+        let now = Instant::now();
         state.batcher.expire(now, &mut batch.expired);
-        state.batcher.next(now, state.closed, &mut batch.requests) == Next::Execute
-            || !batch.expired.is_empty()
-    }
-
-    /// Wakes another instance if there is something left for it.
-    fn pass_on(&self, mut guard: MutexGuard<'_, State<R>>) {
-        if guard.idle > 0 && !guard.batcher.is_empty() {
-            guard.idle -= 1;
+        let taken = state.batcher.next(now, state.closed, &mut batch.requests) == Next::Execute;
+        let others = state.watch.is_none() && state.idle > 0 && !state.batcher.is_empty();
+        if others {
+            state.idle -= 1;
             drop(guard);
             self.work.notify_one();
         }
+        taken || !batch.expired.is_empty()
     }
 
     /// Takes nothing in from now on. What waits is still handed out, at once.
@@ -296,16 +288,26 @@ mod tests {
 
     fn request(request: u64) -> Waiting<u64> {
         let queued = Instant::now();
-        Waiting { rows: 1, shape: ShapeKey::new(), level: 0, queued, deadline: None, request }
+        Waiting { rows: 1, size: 1, shape: ShapeKey::new(), level: 0, queued, deadline: None, request }
     }
 
     fn push(scheduler: &Scheduler<u64>, number: u64) -> Result<Ticket, Refused> {
-        scheduler.push(request(number)).map(|(ticket, _)| ticket)
+        let (ticket, tell) = scheduler.push(request(number))?;
+        if tell {
+            scheduler.tell();
+        }
+        Ok(ticket)
     }
 
     fn next(scheduler: &Scheduler<u64>) -> Option<Vec<u64>> {
         let mut batch = Batch::default();
-        scheduler.next(0, &mut batch).then_some(batch.requests)
+        while scheduler.wait() {
+            if scheduler.take(&mut batch) {
+                scheduler.answered(batch.requests.len());
+                return Some(batch.requests);
+            }
+        }
+        None
     }
 
     #[test]
@@ -392,11 +394,10 @@ mod tests {
             .map(|_| {
                 let scheduler = Arc::clone(&scheduler);
                 thread::spawn(move || {
-                    let (mut batch, mut all, mut answered) = (Batch::default(), Vec::new(), 0);
-                    while scheduler.next(answered, &mut batch) {
-                        assert!(batch.requests.len() <= 7);
-                        answered = batch.requests.len();
-                        all.append(&mut batch.requests);
+                    let mut all = Vec::new();
+                    while let Some(mut batch) = next(&scheduler) {
+                        assert!(batch.len() <= 7);
+                        all.append(&mut batch);
                     }
                     all
                 })

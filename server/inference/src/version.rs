@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,7 +16,6 @@ use proto::ModelConfig;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
-use tokio::task::yield_now;
 use tokio::time::timeout_at;
 
 use crate::backend::{LoadError, LoadedModel};
@@ -84,6 +83,7 @@ impl ServedVersion {
         let batcher = Batcher::new(batching.policy.clone());
         let workers = (0..instances).map(|index| Ok(Mutex::new(Worker::new(&*model, index)?)));
         let workers = workers.collect::<Result<_, LoadError>>()?;
+        let runs_here = check.requests_are_alike() && ragged.is_none();
         let shared = Arc::new(Shared {
             name,
             version,
@@ -99,6 +99,9 @@ impl ServedVersion {
             instances: AtomicUsize::new(instances),
             failure: OnceLock::new(),
             batch_failed: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            runs_here,
+            max_batch_size: batching.policy.max_batch_size,
             statistics: Statistics::default(),
         });
         let served = ServedVersion {
@@ -201,14 +204,12 @@ impl ServedVersion {
             .inspect_err(|_| statistics.record_failure(Failure::Rejected, arrived.elapsed()))?;
         let work = Work { inputs, outputs: indexes, rows, size, queued };
         let job = Job { work, request: Unanswered { id: id.into(), arrived, reply } };
-        let waiting = Waiting { rows, shape, level, queued, deadline, request: job };
-        let (ticket, untold) =
+        let waiting = Waiting { rows, size, shape, level, queued, deadline, request: job };
+        let (ticket, tell) =
             self.shared.scheduler.push(waiting).map_err(|refused| self.refuse(refused, arrived))?;
         let mut waits = Waits { shared: &self.shared, ticket, answer };
-        if let Some(untold) = untold {
-            // The other tasks that this thread has at hand come first: what they bring costs no wake of its own.
-            yield_now().await;
-            self.shared.start(untold);
+        if tell {
+            instance::tell_soon(&self.shared);
         }
         let answer = waits.answer(deadline.filter(|_| self.rejects_the_late(level)));
         let answered = match request.deadline {
@@ -248,7 +249,8 @@ impl ServedVersion {
     }
 
     /// Refuses a request at once that would wait until after its time: `queue_deadline`, when it must run, or
-    /// `deadline`, when its client stops waiting for the answer.
+    /// `deadline`, when its client stops waiting for the answer. One that waits for nobody is never refused: it may
+    /// be done sooner than expected, and what never runs teaches nothing.
     fn refuse_what_cannot_be_in_time(
         &self,
         expected: Expected,
@@ -260,11 +262,14 @@ impl ServedVersion {
         if queue_deadline.is_none() && deadline.is_none() {
             return Ok(());
         }
-        let ahead = self.shared.scheduler.rows_ahead(level);
+        let ahead = self.shared.scheduler.ahead(level);
+        if ahead.requests == 0 {
+            return Ok(());
+        }
         let policy = &self.batching.policy;
-        let most = if policy.merges { policy.max_batch_size } else { rows };
+        let runs = if policy.merges { ahead.rows / policy.max_batch_size } else { ahead.requests };
         let cost = self.shared.cost.lock();
-        let wait = cost.wait_behind(ahead, size, most, self.shared.running.len());
+        let wait = cost.least(runs, ahead, self.shared.running.len());
         let run = cost.expected(rows, size);
         drop(cost);
         let (Some(wait), Some(run)) = (wait, run) else { return Ok(()) };
@@ -295,13 +300,10 @@ impl ServedVersion {
 
     /// Takes no request from now on, and answers those that wait or run with [`InferError::ShuttingDown`].
     pub fn abandon(&self) -> Abandoned {
+        self.shared.abandoned.store(true, Ordering::SeqCst); // before looking: what begins later sees it
         let waiting = self.shared.scheduler.close_and_take();
         let running = self.shared.running.iter().flat_map(|running| running.lock().abandon());
-        let refuse = |request: Unanswered| {
-            self.shared.statistics.record_failure(Failure::Rejected, request.arrived.elapsed());
-            // A client that has left needs no answer.
-            let _ = request.reply.send(Err(InferError::ShuttingDown));
-        };
+        let refuse = |request| self.shared.refuse_for_the_stop(request);
         let running = running.map(refuse).count();
         let waiting = waiting.into_iter().map(|job| refuse(job.request)).count();
         Abandoned { waiting, running }

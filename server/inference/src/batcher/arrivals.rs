@@ -15,7 +15,8 @@ use super::{Company, silence};
 const MEMORY_ARRIVALS: f64 = 64.0;
 const MEMORY_SECONDS: f64 = 1.0;
 
-/// How long the most in flight are remembered: for one to two of these.
+/// How long the most in flight are remembered: for one to two of these, or of twice the longest run of late, since
+/// clients that wait for a run cannot send.
 const PEAK_WINDOW: Duration = Duration::from_millis(100);
 
 /// What the arrivals of one model version were like.
@@ -29,6 +30,8 @@ pub(super) struct Arrivals {
     /// Time with something in flight.
     seconds: f64,
     last: Option<Instant>,
+    /// The longest of late from the last arrival before an answer to the answer.
+    run: Duration,
     peak: Peak,
 }
 
@@ -42,11 +45,15 @@ impl Arrivals {
         self.in_flight += 1;
         self.counted_until = Some(now);
         self.last = Some(now);
-        self.peak.saw(self.in_flight, now);
+        self.peak.saw(self.in_flight, now, self.window());
     }
 
     /// `requests` were answered, or left.
     pub(super) fn left(&mut self, requests: usize, now: Instant) {
+        if requests > 0 {
+            let run = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+            self.run = run.max(self.run - self.run / 8);
+        }
         self.count(now);
         self.in_flight = self.in_flight.saturating_sub(requests);
         if self.in_flight == 0 {
@@ -57,12 +64,16 @@ impl Arrivals {
     /// How long company may be hoped for while `waiting` requests wait; `None` when nobody is likely to come.
     pub(super) fn company(&self, waiting: usize, now: Instant) -> Option<Company> {
         let running = self.in_flight.saturating_sub(waiting);
-        let requests = self.peak.of_late(now).saturating_sub(running);
+        let requests = self.peak.of_late(now, self.window()).saturating_sub(running);
         if waiting >= requests || self.arrivals == 0.0 || self.seconds == 0.0 {
             return None;
         }
         let until = self.last?.checked_add(silence(self.arrivals / self.seconds)?)?;
         (until > now).then_some(Company { until, requests })
+    }
+
+    fn window(&self) -> Duration {
+        PEAK_WINDOW.max(self.run.saturating_mul(2))
     }
 
     fn count(&mut self, now: Instant) {
@@ -85,18 +96,19 @@ struct Peak {
 }
 
 impl Peak {
-    fn saw(&mut self, in_flight: usize, now: Instant) {
+    fn saw(&mut self, in_flight: usize, now: Instant, window: Duration) {
         let age = self.began.map_or(Duration::MAX, |began| now.saturating_duration_since(began));
-        if age > PEAK_WINDOW {
-            self.before = if age > 2 * PEAK_WINDOW { 0 } else { self.now };
+        if age > window {
+            self.before = if age > window.saturating_mul(2) { 0 } else { self.now };
             self.now = 0;
             self.began = Some(now);
         }
         self.now = self.now.max(in_flight);
     }
 
-    fn of_late(&self, now: Instant) -> usize {
-        let forgotten = self.began.is_none_or(|began| now.saturating_duration_since(began) > 2 * PEAK_WINDOW);
+    fn of_late(&self, now: Instant, window: Duration) -> usize {
+        let age = self.began.map_or(Duration::MAX, |began| now.saturating_duration_since(began));
+        let forgotten = age > window.saturating_mul(2);
         if forgotten { 0 } else { self.now.max(self.before) }
     }
 }
@@ -125,6 +137,12 @@ mod tests {
     /// Clients that send their next request when they have their answer: all of them run at once, then come again.
     #[test]
     fn a_closed_loop_is_waited_for_until_all_are_there() {
+        for run in [micros(200), Duration::from_millis(400)] {
+            closed_loop(run);
+        }
+    }
+
+    fn closed_loop(run: Duration) {
         let mut arrivals = Arrivals::default();
         let mut now = Instant::now();
         for round in 0..10 {
@@ -136,7 +154,7 @@ mod tests {
                     assert_eq!(company.map(|company| company.requests), (waiting < 8).then_some(8));
                 }
             }
-            now += micros(200);
+            now += run;
             arrivals.left(8, now);
         }
     }
@@ -171,6 +189,6 @@ mod tests {
             arrivals.arrived(now);
             arrivals.left(1, now + micros(10));
         }
-        assert_eq!(arrivals.peak.of_late(start + 5 * PEAK_WINDOW), 1);
+        assert_eq!(arrivals.peak.of_late(start + 5 * PEAK_WINDOW, PEAK_WINDOW), 1);
     }
 }

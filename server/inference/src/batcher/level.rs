@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{TimeoutAction, Waiting};
+use super::{Load, TimeoutAction, Waiting};
 
 /// Places of removed requests are closed once there are this many more than requests.
 const VACANT_SLACK: usize = 32;
@@ -14,8 +14,8 @@ pub(super) struct Level<R> {
     /// nothing; the first place never is.
     places: VecDeque<Place<R>>,
     vacant: usize,
-    /// Items of the requests in `places`.
-    rows: u64,
+    /// Of the requests in `places`.
+    load: Load,
     /// Those that have waited for too long, where the policy is to serve them last.
     delayed: VecDeque<Place<R>>,
     /// Not later than the earliest deadline in `places`.
@@ -33,7 +33,7 @@ impl<R> Default for Level<R> {
         Level {
             places: VecDeque::new(),
             vacant: 0,
-            rows: 0,
+            load: Load::default(),
             delayed: VecDeque::new(),
             earliest_deadline: None,
         }
@@ -49,14 +49,14 @@ impl<R> Level<R> {
         self.places.is_empty() && self.delayed.is_empty()
     }
 
-    /// Items that wait and have not waited for too long.
-    pub(super) fn rows(&self) -> u64 {
-        self.rows
+    /// What waits and has not waited for too long.
+    pub(super) fn load(&self) -> Load {
+        self.load
     }
 
     pub(super) fn push(&mut self, number: u64, waiting: Waiting<R>) {
         self.earliest_deadline = earlier(self.earliest_deadline, waiting.deadline);
-        self.rows += waiting.rows;
+        self.load = self.load.plus(Load::of(&waiting));
         self.places.push_back(Place { number, waiting: Some(waiting) });
     }
 
@@ -64,7 +64,7 @@ impl<R> Level<R> {
         if let Ok(index) = self.places.binary_search_by_key(&number, |place| place.number) {
             let waiting = self.places[index].waiting.take()?;
             self.vacant += 1;
-            self.rows -= waiting.rows;
+            self.load = self.load.minus(Load::of(&waiting));
             self.close_vacant_places();
             return Some(waiting.request);
         }
@@ -83,7 +83,7 @@ impl<R> Level<R> {
                 place.waiting.take_if(|waiting| waiting.deadline.is_some_and(|deadline| deadline <= now));
             if let Some(late) = late {
                 self.vacant += 1;
-                self.rows -= late.rows;
+                self.load = self.load.minus(Load::of(&late));
                 match action {
                     TimeoutAction::Delay => {
                         self.delayed.push_back(Place { number: place.number, waiting: Some(late) });
@@ -114,7 +114,7 @@ impl<R> Level<R> {
         {
             match place.waiting {
                 Some(waiting) => {
-                    self.rows -= waiting.rows;
+                    self.load = self.load.minus(Load::of(&waiting));
                     batch.push(waiting.request);
                 }
                 None => self.vacant -= 1,
@@ -161,7 +161,15 @@ mod tests {
 
     fn waiting(request: u64) -> Waiting<u64> {
         let queued = Instant::now();
-        Waiting { rows: 1, shape: crate::batcher::ShapeKey::new(), level: 0, queued, deadline: None, request }
+        Waiting {
+            rows: 1,
+            size: 1,
+            shape: crate::batcher::ShapeKey::new(),
+            level: 0,
+            queued,
+            deadline: None,
+            request,
+        }
     }
 
     /// An old request at the front, and many behind it whose clients leave.
@@ -175,8 +183,8 @@ mod tests {
             assert_eq!(level.remove(number), None);
             assert!(level.places.len() < 2 * VACANT_SLACK + 4, "{}", level.places.len());
         }
-        assert_eq!((level.len(), level.rows()), (1, 1));
+        assert_eq!((level.len(), level.load().rows), (1, 1));
         assert_eq!(level.remove(0), Some(0));
-        assert!(level.is_empty() && level.rows() == 0);
+        assert!(level.is_empty() && level.load() == Load::default());
     }
 }

@@ -39,6 +39,8 @@ pub struct Batcher<R> {
 pub struct Waiting<R> {
     /// Items in it, at least 1.
     pub rows: u64,
+    /// Elements of each item in the inputs whose shape is open; 1 where none is.
+    pub size: u64,
     /// See [`ShapeKey`].
     pub shape: ShapeKey,
     /// Priority, from 0 for the highest.
@@ -51,6 +53,46 @@ pub struct Waiting<R> {
     pub request: R,
 }
 
+/// What waits, in what its time grows with (see `cost.rs`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Requests.
+    pub requests: u64,
+    /// Items.
+    pub rows: u64,
+    /// Items times their size.
+    pub work: u128,
+    /// Items times the square of their size.
+    pub square: u128,
+}
+
+impl Load {
+    fn of<R>(waiting: &Waiting<R>) -> Load {
+        let (rows, size) = (u128::from(waiting.rows), u128::from(waiting.size));
+        let work = rows.saturating_mul(size);
+        // A u64 squared fits a u128; what is added up is bounded, since no tensor has 2^60 elements.
+        Load { requests: 1, rows: waiting.rows, work, square: work.saturating_mul(size) }
+    }
+
+    pub(crate) fn plus(self, other: Load) -> Load {
+        Load {
+            requests: self.requests + other.requests,
+            rows: self.rows.saturating_add(other.rows),
+            work: self.work.saturating_add(other.work),
+            square: self.square.saturating_add(other.square),
+        }
+    }
+
+    fn minus(self, other: Load) -> Load {
+        Load {
+            requests: self.requests.saturating_sub(other.requests),
+            rows: self.rows.saturating_sub(other.rows),
+            work: self.work.saturating_sub(other.work),
+            square: self.square.saturating_sub(other.square),
+        }
+    }
+}
+
 /// Names a request that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
@@ -61,8 +103,8 @@ pub struct Ticket {
 /// Bounds of a batch that change while the model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Items in it at most, at least 1.
-    pub rows: u64,
+    /// Items times the size of the largest, at most; a single request may be more.
+    pub work: u64,
     /// How long a request may wait for company, at most.
     pub delay: Duration,
 }
@@ -96,7 +138,7 @@ impl<R> Batcher<R> {
     /// Nothing waits yet.
     pub fn new(policy: BatchPolicy) -> Batcher<R> {
         let levels = policy.levels.iter().map(|_| Level::default()).collect();
-        let limits = Limits { rows: policy.max_batch_size, delay: policy.max_delay };
+        let limits = Limits { work: u64::MAX, delay: policy.max_delay };
         Batcher { policy, levels, arrivals: Arrivals::default(), limits, next_number: 0 }
     }
 
@@ -105,9 +147,9 @@ impl<R> Batcher<R> {
         &self.policy
     }
 
-    /// Bounds batches from now on; never above what the policy says of their size.
+    /// Bounds batches from now on, besides what the policy says of their size.
     pub fn limit(&mut self, limits: Limits) {
-        self.limits = Limits { rows: limits.rows.clamp(1, self.policy.max_batch_size), ..limits };
+        self.limits = limits;
     }
 
     /// Requests that wait.
@@ -115,9 +157,14 @@ impl<R> Batcher<R> {
         self.levels.iter().map(Level::len).sum()
     }
 
-    /// Items that run before a request that comes now at `level`.
-    pub fn rows_ahead(&self, level: usize) -> u64 {
-        self.levels[..=level].iter().map(Level::rows).sum()
+    /// What runs before a request that comes now at `level`.
+    pub fn ahead(&self, level: usize) -> Load {
+        self.levels[..=level].iter().map(Level::load).fold(Load::default(), Load::plus)
+    }
+
+    /// What waits and has not waited for too long.
+    pub fn load(&self) -> Load {
+        self.levels.iter().map(Level::load).fold(Load::default(), Load::plus)
     }
 
     /// True when nothing waits.
@@ -143,9 +190,9 @@ impl<R> Batcher<R> {
         Ok(Ticket { level, number })
     }
 
-    /// Whether `waiting` could run together with the request that came last at its level.
-    pub fn joins_the_last(&self, waiting: &Waiting<R>) -> bool {
-        self.levels[waiting.level].waiting().next_back().is_none_or(|last| last.shape == waiting.shape)
+    /// Whether `waiting` could run together with the request that is next to run.
+    pub fn joins_the_next(&self, waiting: &Waiting<R>) -> bool {
+        self.in_order().next().is_none_or(|next| next.shape == waiting.shape)
     }
 
     /// Takes a request out; `None` when it does not wait any more.
@@ -173,16 +220,26 @@ impl<R> Batcher<R> {
     /// What an idle instance is to do; what it is to run is appended to `batch`. Call [`Batcher::expire`] first.
     /// In a `hurry` nothing is waited for.
     pub fn next(&mut self, now: Instant, hurry: bool, batch: &mut Vec<R>) -> Next {
+        let (next, count) = self.decide(now, hurry);
+        self.take(count, batch);
+        next
+    }
+
+    /// What [`Batcher::next`] would say.
+    pub fn peek(&self, now: Instant, hurry: bool) -> Next {
+        self.decide(now, hurry).0
+    }
+
+    /// What to do, and how many requests to run.
+    fn decide(&self, now: Instant, hurry: bool) -> (Next, usize) {
         if self.is_empty() {
-            return Next::WaitForRequest;
+            return (Next::WaitForRequest, 0);
         }
         let found = self.gather();
         if !hurry && let Some(wait) = self.worth_waiting(&found, now) {
-            return wait;
+            return (wait, 0);
         }
-        let count = found.preferred.map_or(found.requests, |(requests, _)| requests);
-        self.take(count, batch);
-        Next::Execute
+        (Next::Execute, found.preferred.map_or(found.requests, |(requests, _)| requests))
     }
 
     /// Takes out everything, in the order in which it would have run.
@@ -200,12 +257,14 @@ impl<R> Batcher<R> {
         let mut shape: Option<&ShapeKey> = None;
         for waiting in self.in_order() {
             let rows = found.rows + waiting.rows;
+            let size = found.size.max(waiting.size);
             let beyond_preferred =
                 found.preferred.is_some() && largest_preferred.is_some_and(|largest| rows > largest);
             let joins = || {
                 self.policy.merges
                     && shape == Some(&waiting.shape)
-                    && rows <= self.limits.rows
+                    && rows <= self.policy.max_batch_size
+                    && rows.saturating_mul(size) <= self.limits.work
                     && !beyond_preferred
             };
             if found.requests > 0 && !joins() {
@@ -215,12 +274,13 @@ impl<R> Batcher<R> {
             shape = Some(&waiting.shape);
             found.requests += 1;
             found.rows = rows;
+            found.size = size;
             found.oldest = Some(found.oldest.map_or(waiting.queued, |oldest| oldest.min(waiting.queued)));
             if self.policy.preferred.contains(&rows) {
                 found.preferred = Some((found.requests, rows));
             }
         }
-        found.closed |= !self.policy.merges || found.rows >= self.limits.rows;
+        found.closed |= !self.policy.merges || found.rows >= self.most_rows(found.size);
         found
     }
 
@@ -230,7 +290,7 @@ impl<R> Batcher<R> {
             return None;
         }
         let due = found.oldest?.checked_add(self.limits.delay)?;
-        let wanted = self.wanted(found.rows)?;
+        let wanted = self.wanted(found)?;
         if due <= now {
             return None;
         }
@@ -247,11 +307,17 @@ impl<R> Batcher<R> {
     }
 
     /// The next number of items that is worth waiting for.
-    fn wanted(&self, rows: u64) -> Option<u64> {
+    fn wanted(&self, found: &Gathered) -> Option<u64> {
         if self.policy.preferred.is_empty() {
-            return (rows < self.limits.rows).then_some(self.limits.rows);
+            let most = self.most_rows(found.size);
+            return (found.rows < most).then_some(most);
         }
-        self.policy.preferred.iter().copied().find(|size| *size > rows)
+        self.policy.preferred.iter().copied().find(|size| *size > found.rows)
+    }
+
+    /// Items of a batch of such items at most.
+    fn most_rows(&self, size: u64) -> u64 {
+        self.policy.max_batch_size.min(self.limits.work / size.max(1)).max(1)
     }
 
     /// Those that wait, in the order in which they run: by level, then those that have waited for too long.
@@ -277,6 +343,8 @@ impl<R> Batcher<R> {
 struct Gathered {
     requests: usize,
     rows: u64,
+    /// The largest size of an item.
+    size: u64,
     oldest: Option<Instant>,
     /// The largest preferred size that was met: requests and rows.
     preferred: Option<(usize, u64)>,

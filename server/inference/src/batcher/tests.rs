@@ -42,7 +42,7 @@ impl Bench {
         let deadline = self.batcher.policy.levels[level].deadline(self.now, timeout);
         let id = self.next_id;
         let shape = [shape].into_iter().collect();
-        let waiting = Waiting { rows, shape, level, queued: self.now, deadline, request: id };
+        let waiting = Waiting { rows, size: 1, shape, level, queued: self.now, deadline, request: id };
         self.tickets.push(self.batcher.push(waiting, self.now).unwrap());
         self.next_id += 1;
         id
@@ -180,7 +180,8 @@ fn a_level_that_is_full_takes_no_more() {
     bench.push_at(0, 1, 0, None);
     bench.push_at(1, 1, 0, None);
     let shape = [0].into_iter().collect();
-    let waiting = Waiting { rows: 1, shape, level: 0, queued: bench.now, deadline: None, request: 99 };
+    let waiting =
+        Waiting { rows: 1, size: 1, shape, level: 0, queued: bench.now, deadline: None, request: 99 };
     assert_eq!(bench.batcher.push(waiting, bench.now), Err(LevelFull { capacity: 1 }));
     bench.executes(&[0, 1]);
 }
@@ -250,11 +251,11 @@ fn a_hurry_waits_for_nobody() {
 #[test]
 fn limits_bound_a_batch_and_its_wait() {
     let mut bench = Bench::patient(policy(8));
-    bench.batcher.limit(Limits { rows: 3, delay: millis(2) });
+    bench.batcher.limit(Limits { work: 3, delay: millis(2) });
     bench.push_each(&[1; 4]);
     bench.executes(&[0, 1, 2]);
     bench.waits_for(millis(2));
-    bench.batcher.limit(Limits { rows: 99, delay: Duration::ZERO });
+    bench.batcher.limit(Limits { work: 99, delay: Duration::ZERO });
     bench.push_each(&[1; 9]);
     bench.executes(&[3, 4, 5, 6, 7, 8, 9, 10]);
 }
@@ -365,7 +366,9 @@ proptest! {
                     for level in &bench.batcher.levels {
                         level.delayed().for_each(|late| was_late[late.request as usize] = true);
                     }
+                    let peeked = bench.batcher.peek(bench.now, false);
                     let (next, batch) = bench.next();
+                    prop_assert_eq!(peeked, next);
                     match next {
                         Next::WaitForRequest => prop_assert!(bench.batcher.is_empty()),
                         Next::Wait { until, missing_rows, .. } => {
@@ -393,7 +396,7 @@ proptest! {
             }
         }
         let rows: u64 = bench.batcher.levels.iter().flat_map(Level::waiting).map(|waiting| waiting.rows).sum();
-        prop_assert_eq!(bench.batcher.rows_ahead(1), rows);
+        prop_assert_eq!(bench.batcher.ahead(1).rows, rows);
         out.extend(bench.batcher.take_all(bench.now));
         out.sort_unstable();
         prop_assert_eq!(out, (0..u32::try_from(pushed.len()).unwrap()).collect::<Vec<_>>());

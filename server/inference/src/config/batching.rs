@@ -179,7 +179,9 @@ fn levels(dynamic: &ModelDynamicBatching) -> Result<Vec<QueuePolicy>, String> {
             "dynamic_batching.priority_levels is {count}, but may be {MAX_PRIORITY_LEVELS} at most"
         ));
     }
-    let mut named: Vec<_> = dynamic.priority_queue_policy.keys().copied().collect();
+    // Triton takes no notice of these where there are no levels.
+    let own = if count == 0 { &Default::default() } else { &dynamic.priority_queue_policy };
+    let mut named: Vec<_> = own.keys().copied().collect();
     named.sort_unstable();
     if let Some(level) = named.into_iter().find(|level| *level < 1 || *level > count) {
         return Err(format!(
@@ -213,11 +215,9 @@ fn queue_policy(policy: Option<&ModelQueuePolicy>) -> QueuePolicy {
 fn default_level(dynamic: &ModelDynamicBatching) -> Result<Option<usize>, String> {
     let (count, default) = (dynamic.priority_levels, dynamic.default_priority_level);
     match default {
-        0 if count == 0 => Ok(None),
+        // Triton takes no notice of it where there are no levels.
+        _ if count == 0 => Ok(None),
         1.. if default <= count => Ok(usize::try_from(default - 1).ok()),
-        _ if count == 0 => Err(format!(
-            "dynamic_batching.default_priority_level is {default}, but there are no levels; set priority_levels"
-        )),
         _ => Err(format!(
             "dynamic_batching.default_priority_level is {default}, but must be one of the levels, 1 to \
              priority_levels ({count})"
@@ -229,7 +229,10 @@ fn default_level(dynamic: &ModelDynamicBatching) -> Result<Option<usize>, String
 fn ordering(dynamic: &ModelDynamicBatching, levels: &[QueuePolicy]) -> Result<(), String> {
     let contradiction = if levels.len() > 1 {
         "priority_levels above 1"
-    } else if levels.iter().any(|level| level.timeout_action == TimeoutAction::Delay) {
+    } else if levels
+        .iter()
+        .any(|level| level.timeout_action == TimeoutAction::Delay && level.default_timeout.is_some())
+    {
         "timeout_action DELAY"
     } else {
         return Ok(());
@@ -299,7 +302,6 @@ mod tests {
         refused("preferred_batch_size: -1", "preferred_batch_size has -1");
         refused("priority_levels: 2", "default_priority_level is 0, but must be one of the levels, 1 to");
         refused("priority_levels: 2 default_priority_level: 3", "default_priority_level is 3");
-        refused("default_priority_level: 1", "there are no levels");
         refused("priority_levels: 1001 default_priority_level: 1", "may be 1000 at most");
         refused(
             "priority_levels: 2 default_priority_level: 1 priority_queue_policy { key: 3 value { } }",
@@ -310,9 +312,15 @@ mod tests {
             "preserve_ordering contradicts priority_levels above 1",
         );
         refused(
-            "preserve_ordering: true default_queue_policy { timeout_action: DELAY }",
+            "preserve_ordering: true default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 1 }",
             "preserve_ordering contradicts timeout_action DELAY",
         );
+        for taken in [
+            "default_priority_level: 1 priority_queue_policy { key: 3 value { } }",
+            "preserve_ordering: true default_queue_policy { timeout_action: DELAY }",
+        ] {
+            of(&format!("max_batch_size: 8 dynamic_batching {{ {taken} }}")).unwrap();
+        }
         let error = of("dynamic_batching { max_queue_delay_microseconds: 5 }").unwrap_err();
         assert!(error.contains("max_queue_delay_microseconds is 5, but with max_batch_size 0"), "{error}");
         let error = of(

@@ -90,14 +90,14 @@ impl Plan {
         let loaded = backend.load(&source)?;
         let mut config = self.config.clone();
         config::complete(&mut config, loaded.signature(), settings.completion);
-        let batching = config::check(&config, loaded.signature())
+        let mut batching = config::check(&config, loaded.signature())
             .and_then(|()| config::batching(&config))
             .map_err(|reason| LoadError::Config { file: self.config_file.clone(), reason })?;
         let parts = Parts {
             name: self.name.clone(),
             version,
             labels: self.labels(&config)?,
-            queue_capacity: queue_capacity(&batching.policy, settings.default_queue_capacity),
+            queue_capacity: bound_levels(&mut batching.policy, settings.default_queue_capacity),
             held_until: settings.held_until,
             batching,
             config,
@@ -194,10 +194,10 @@ pub(crate) fn inside(directory: &Path, name: &str) -> Option<PathBuf> {
     stays.then(|| directory.join(name))
 }
 
-/// Requests that may wait in all: as many as each level says, which may be more than `default`.
-fn queue_capacity(policy: &BatchPolicy, default: usize) -> usize {
-    let level = |level: &QueuePolicy| level.max_queue_size.unwrap_or(default);
-    policy.levels.iter().map(level).fold(0, usize::saturating_add)
+/// Gives each level that has no bound of its own the `default`; how many requests may wait in all.
+fn bound_levels(policy: &mut BatchPolicy, default: usize) -> usize {
+    let bound = |level: &mut QueuePolicy| *level.max_queue_size.get_or_insert(default);
+    policy.levels.iter_mut().map(bound).fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]
