@@ -1,7 +1,7 @@
 //! From a checked request to its outputs, and the model repository that says what can be asked.
 //!
 //! In the order a request meets them: [`repository`] finds the ready version, `request_check` holds the
-//! request against the model's configuration, the [`scheduler`] keeps it until the [`batcher`] gives it to an
+//! request against the model's configuration, the `cache` answers it if it was answered before; else the [`scheduler`] keeps it until the [`batcher`] gives it to an
 //! `instance`, alone or with others, and the [`backend`] runs them.
 //!
 //! Invariants:
@@ -14,6 +14,7 @@
 pub mod backend;
 mod batch;
 pub mod batcher;
+mod cache;
 pub mod classification;
 pub mod config;
 pub mod current_request;
@@ -26,4 +27,5 @@ pub mod scheduler;
 pub mod statistics;
 mod version;
 
+pub use cache::ResponseCache;
 pub use version::{Abandoned, ServedVersion, TensorMetadata};

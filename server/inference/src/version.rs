@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use model::{
     DataType, Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion, Parameter, Parameters,
-    Tensor,
 };
 use parking_lot::Mutex;
 use proto::ModelConfig;
@@ -21,6 +20,7 @@ use tokio::time::timeout_at;
 
 use crate::backend::{LoadError, LoadedModel};
 use crate::batcher::{Batcher, Ticket, TimeoutAction, Waiting};
+use crate::cache::{self, Asked, Found, Tensors, VersionCache};
 use crate::classification::{self, Labels};
 use crate::config::Batching;
 use crate::execution::{Outputs, Work};
@@ -38,6 +38,8 @@ pub struct ServedVersion {
     batching: Batching,
     /// Set when answers leave in the order of the requests.
     order: Option<Arc<AnswerOrder<Outputs>>>,
+    /// Set when answers are kept.
+    cache: Option<VersionCache>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     loaded_in: Duration,
 }
@@ -67,6 +69,8 @@ pub(crate) struct Parts {
     pub(crate) batching: Batching,
     /// Requests that may wait, of all priorities together.
     pub(crate) queue_capacity: usize,
+    /// Where answers are kept.
+    pub(crate) cache: Option<VersionCache>,
     /// Nothing runs before so many wait, once; 0 holds nothing up.
     pub(crate) held_until: usize,
     pub(crate) loaded_in: Duration,
@@ -94,6 +98,7 @@ impl ServedVersion {
             shared: Arc::clone(&shared),
             config,
             order: batching.preserve_ordering.then(Arc::default),
+            cache: parts.cache,
             batching,
             threads: Mutex::new(Vec::with_capacity(instances)),
             loaded_in: parts.loaded_in,
@@ -130,6 +135,11 @@ impl ServedVersion {
         self.shared.scheduler.len()
     }
 
+    /// Whether its answers are kept.
+    pub fn keeps_answers(&self) -> bool {
+        self.cache.is_some()
+    }
+
     /// How long it took to load.
     pub fn loaded_in(&self) -> Duration {
         self.loaded_in
@@ -155,7 +165,8 @@ impl ServedVersion {
         self.config.max_batch_size > 0
     }
 
-    /// Checks, queues and executes `request`, which arrived at `arrived`. The log calls it `id`.
+    /// Checks, queues and executes `request`, which arrived at `arrived`, unless its answer is in the cache. The log
+    /// calls it `id`.
     ///
     /// Dropping the future cancels the request: if it still waits, it is never executed.
     ///
@@ -172,15 +183,77 @@ impl ServedVersion {
         let refuse = |_: &_| statistics.record_failure(Failure::Other, arrived.elapsed());
         let level = self.level(&request).inspect_err(refuse)?;
         let checked = self.shared.check.check(&request).inspect_err(refuse)?;
+        let queued = Instant::now();
+        let schedule =
+            Schedule { id, level, arrived, queued, deadline: self.deadline(&request, level, queued) };
+        let found = match &self.cache {
+            None => None,
+            Some(cache) => Some(self.look_up(cache, &request, &checked, &schedule).await?),
+        };
+        let outputs = match found {
+            Some(Found::Hit(outputs)) => outputs,
+            None => self.run(checked, &schedule).await?,
+            Some(Found::Miss(miss)) => {
+                let outputs = self.run(checked, &schedule).await?;
+                miss.keep(&outputs);
+                outputs
+            }
+        };
+        Ok(InferResponse {
+            id: request.id,
+            model: request.model,
+            version: self.version(),
+            parameters: Parameters::default(),
+            outputs,
+        })
+    }
+
+    /// Looks for the answer in the cache.
+    ///
+    /// # Errors
+    /// When too many wait for one that is being made, or the request has waited for too long.
+    async fn look_up<'a>(
+        &'a self,
+        cache: &'a VersionCache,
+        request: &InferRequest,
+        checked: &Checked<'_>,
+        schedule: &Schedule<'_>,
+    ) -> Result<Found<'a>, InferError> {
+        let outputs: SmallVec<[_; 4]> =
+            checked.outputs.iter().map(|output| (output.spec.index, output.classification)).collect();
+        let asked = Asked { inputs: &checked.inputs, outputs: &outputs, parameters: &request.parameters };
+        let (arrived, model) = (schedule.arrived, self.name());
+        let found = cache
+            .look_up(asked, &self.shared.statistics, arrived, self.rejection(schedule))
+            .await
+            .map_err(|refused| match refused {
+                cache::Refused::Full { capacity } => InferError::QueueFull { model: model.clone(), capacity },
+                cache::Refused::Expired => {
+                    InferError::QueueTimeout { model: model.clone(), waited: arrived.elapsed() }
+                }
+            })?;
+        if let (Found::Hit(_), Some(order)) = (&found, &self.order) {
+            let (sender, turn) = oneshot::channel();
+            Reply::in_turn(sender, order).send(Ok(Outputs::new()));
+            // It comes: whatever is before it is answered or given up.
+            let _ = turn.await;
+        }
+        Ok(found)
+    }
+
+    /// Queues a request and waits for its outputs.
+    ///
+    /// # Errors
+    /// When the queue is full or closed, or the execution fails.
+    async fn run(&self, checked: Checked<'_>, schedule: &Schedule<'_>) -> Result<Tensors, InferError> {
         let Checked { inputs, outputs, rows, shape } = checked;
+        let Schedule { id, level, arrived, queued, deadline } = *schedule;
         let indexes = outputs.iter().map(|output| output.spec.index).collect();
         let (sender, mut answer) = oneshot::channel();
         let reply = match &self.order {
             None => Reply::at_once(sender),
             Some(order) => Reply::in_turn(sender, order),
         };
-        let queued = Instant::now();
-        let deadline = self.deadline(&request, level, queued);
         let work = Work { inputs, outputs: indexes, rows, queued };
         let job = Job { work, request: Unanswered { id: id.into(), arrived, reply } };
         let waiting = Waiting { rows, shape, level, queued, deadline, request: job };
@@ -192,7 +265,7 @@ impl ServedVersion {
             yield_now().await;
             drop(untold);
         }
-        let answered = match deadline.filter(|_| self.rejects_the_late(level)) {
+        let answered = match self.rejection(schedule) {
             None => answer.await,
             Some(deadline) => match timeout_at(deadline.into(), &mut answer).await {
                 Ok(answered) => answered,
@@ -208,14 +281,7 @@ impl ServedVersion {
             model: self.name().clone(),
             version: self.version(),
         })??;
-        let outputs = self.finish(&outputs, raw)?;
-        Ok(InferResponse {
-            id: request.id,
-            model: request.model,
-            version: self.version(),
-            parameters: Parameters::default(),
-            outputs,
-        })
+        self.finish(&outputs, raw)
     }
 
     /// # Errors
@@ -234,8 +300,10 @@ impl ServedVersion {
         policy.deadline(queued, (timeout > 0).then(|| Duration::from_micros(timeout)))
     }
 
-    fn rejects_the_late(&self, level: usize) -> bool {
-        self.batching.policy.levels[level].timeout_action == TimeoutAction::Reject
+    /// When the request is refused for its time, if ever.
+    fn rejection(&self, schedule: &Schedule<'_>) -> Option<Instant> {
+        let action = self.batching.policy.levels[schedule.level].timeout_action;
+        schedule.deadline.filter(|_| action == TimeoutAction::Reject)
     }
 
     /// Takes no request from now on, and waits for those that wait to be answered. Blocks: not for async
@@ -260,6 +328,8 @@ impl ServedVersion {
         };
         let running = running.map(refuse).count();
         let waiting = waiting.into_iter().map(|job| refuse(job.request)).count();
+        // They are refused when they try to run, one after the other.
+        let waiting = waiting + self.cache.as_ref().map_or(0, VersionCache::waiting);
         Abandoned { waiting, running }
     }
 
@@ -275,11 +345,7 @@ impl ServedVersion {
     }
 
     /// Gives each output its name and the shape the configuration promises, and its classes if asked for.
-    fn finish(
-        &self,
-        requested: &[CheckedOutput<'_>],
-        raw: Outputs,
-    ) -> Result<SmallVec<[Tensor; 2]>, InferError> {
+    fn finish(&self, requested: &[CheckedOutput<'_>], raw: Outputs) -> Result<Tensors, InferError> {
         let batched = self.takes_batches();
         let name_and_shape = |(requested, raw): (&CheckedOutput<'_>, _)| {
             let tensor = requested.spec.tensor(raw, batched);
@@ -292,6 +358,18 @@ impl ServedVersion {
         };
         requested.iter().zip(raw).map(name_and_shape).collect()
     }
+}
+
+/// How a request waits.
+struct Schedule<'a> {
+    /// What the log calls it.
+    id: &'a str,
+    level: usize,
+    arrived: Instant,
+    /// When it began to wait.
+    queued: Instant,
+    /// When it has waited for too long.
+    deadline: Option<Instant>,
 }
 
 /// How many requests were refused by [`ServedVersion::abandon`].

@@ -32,6 +32,7 @@ const ACTED: &[&str] = &[
     "optimization.graph.level",
     "model_transaction_policy.decoupled",
     "dynamic_batching",
+    "response_cache",
 ];
 
 /// The dotted names of the fields that `config`, as written, sets and nothing acts on; each once, in the
@@ -116,18 +117,18 @@ mod tests {
     #[test]
     fn every_other_field_is_named_once() {
         check(
-            "dynamic_batching { preserve_ordering: true default_queue_policy { timeout_action: DELAY } }",
+            "dynamic_batching { preserve_ordering: true default_queue_policy { timeout_action: DELAY } } \
+             response_cache { enable: true }",
             &[],
         );
         check(
             r#"input { name: "x" format: FORMAT_NCHW } input { name: "y" format: FORMAT_NCHW allow_ragged_batch: true }
-               model_warmup { name: "w" } response_cache { enable: true }
+               model_warmup { name: "w" }
                parameters { key: "TRITON_BATCH_STRATEGY_PATH" value { string_value: "lib.so" } }"#,
             &[
                 "input.format",
                 "input.allow_ragged_batch",
                 "model_warmup",
-                "response_cache",
                 r#"parameters["TRITON_BATCH_STRATEGY_PATH"]"#,
             ],
         );

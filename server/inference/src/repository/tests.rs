@@ -100,6 +100,7 @@ fn over(path: &Path) -> Repository {
         cores: 1,
         default_queue_capacity: 10,
         held_until: 0,
+        cache: None,
         acts_on_parameter: |_| false,
     })
 }
