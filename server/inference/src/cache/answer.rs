@@ -7,7 +7,7 @@ use bytes::Bytes;
 use model::Tensor;
 use smallvec::SmallVec;
 
-use super::key::{Key, tensor_bytes};
+use super::key::{Key, spilled, tensor_bytes};
 
 /// The outputs of a request, in the order it asked for.
 pub(crate) type Tensors = SmallVec<[Tensor; 2]>;
@@ -33,6 +33,6 @@ const PLACE: usize = 2 * (size_of::<(Key, Arc<Answer>)>() + 32) + 2 * 32;
 
 /// What the answer `outputs` to `key` would take, in bytes.
 pub(super) fn kept_bytes(key: &Key, outputs: &Tensors) -> u64 {
-    let outputs = outputs.iter().map(|tensor| size_of::<Tensor>() + tensor_bytes(tensor));
-    (PLACE + size_of::<Answer>() + key.bytes() + outputs.sum::<usize>()) as u64
+    let tensors: usize = outputs.iter().map(tensor_bytes).sum();
+    (PLACE + size_of::<Answer>() + spilled(outputs) + tensors + key.bytes()) as u64
 }
