@@ -54,19 +54,29 @@ impl Family {
 const DROPPED_LINES: (&str, &str) =
     ("volley_log_lines_dropped_total", "Log lines that were dropped because their reader was too slow");
 
-/// Gauges of the response cache, without labels; there when the server has one.
-const CACHE: [(&str, &str, fn(&ResponseCache) -> u64); 3] = [
-    (
-        "volley_cache_bytes",
-        "RAM that the entries of the response cache take, of all models together",
-        ResponseCache::bytes,
-    ),
-    ("volley_cache_entries", "Answers in the response cache", |cache| cache.entries() as u64),
-    (
-        "volley_cache_limit_bytes",
-        "The most bytes that the response cache takes (`--cache-config`)",
-        ResponseCache::limit,
-    ),
+/// A gauge of the response cache, without labels; there when the server has one.
+struct CacheGauge {
+    name: &'static str,
+    help: &'static str,
+    value: fn(&ResponseCache) -> u64,
+}
+
+const CACHE: [CacheGauge; 3] = [
+    CacheGauge {
+        name: "volley_cache_bytes",
+        help: "RAM that the entries of the response cache take, of all models together",
+        value: ResponseCache::bytes,
+    },
+    CacheGauge {
+        name: "volley_cache_entries",
+        help: "Answers in the response cache",
+        value: |cache| cache.entries() as u64,
+    },
+    CacheGauge {
+        name: "volley_cache_limit_bytes",
+        help: "The most bytes that the response cache takes (`--cache-config`)",
+        value: ResponseCache::limit,
+    },
 ];
 
 /// A gauge of the server, without labels.
@@ -203,7 +213,7 @@ pub(super) fn text(app: &App) -> Vec<u8> {
         metric.set_gauge(gauge_value(value));
         families.push(message(gauge.name, gauge.help, "gauge", vec![metric]));
     }
-    for (name, help, value) in CACHE {
+    for CacheGauge { name, help, value } in CACHE {
         let gauge = |cache| {
             let mut metric = Metric::default();
             metric.set_gauge(gauge_value(count(value(cache))));
@@ -362,7 +372,7 @@ mod tests {
         for gauge in host::GAUGES {
             writeln!(table, "| `{}` | gauge | | {} |", gauge.name, gauge.help).unwrap();
         }
-        for (name, help, _) in CACHE {
+        for CacheGauge { name, help, .. } in CACHE {
             writeln!(table, "| `{name}` | gauge | | {help} |").unwrap();
         }
         let (name, help) = REQUEST_MEMORY;

@@ -44,7 +44,7 @@ settings! {
         MODEL_CONFIG_NAME: String = Setting::new("model-config-name", &TEXT, Absent,
             "Prefer configs/NAME.pbtxt to a model's config.pbtxt");
         MODEL_LOAD_THREAD_COUNT: NonZeroUsize = Setting::new("model-load-thread-count", &THREADS, Value("4"),
-            "Models loaded at the same time");
+            "Models loaded at the same time").rare();
         DISABLE_AUTO_COMPLETE_CONFIG: bool = Setting::new("disable-auto-complete-config", &SWITCH, Value("false"),
             "Complete no configuration from the model file").rare();
         STRICT_MODEL_CONFIG: bool = Setting::new("strict-model-config", &SWITCH, Value("false"),
@@ -57,8 +57,7 @@ settings! {
             "Run nothing of a model before so many requests wait for it, once: for tests that must know what is \
              batched together (also TRITONSERVER_DELAY_SCHEDULER)").rare();
         CACHE_CONFIG: CacheSetting = Setting::new("cache-config", &CACHE_SETTING, Absent,
-            "The response cache, as local,size=1048576: answers of models with response_cache { enable: true }, in so \
-             many bytes").repeatable();
+            "Keep answers of models with response_cache, as local,size=1048576").repeatable();
         RESPONSE_CACHE_BYTE_SIZE: Option<NonZeroU64> = Setting::new("response-cache-byte-size", &BYTES_OR_ZERO, Absent,
             "Deprecated: the same as --cache-config=local,size=BYTES; 0: no cache").rare();
         STRICT_READINESS: bool = Setting::new("strict-readiness", &SWITCH, Value("true"),
