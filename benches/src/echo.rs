@@ -1,5 +1,6 @@
 //! A backend that does nothing: its models give back the tensor they were given.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,46 +14,53 @@ use volley::app::App;
 use volley::config::{Config, Flags};
 use volley::logging::LogSettings;
 
-use crate::tensor::{INPUT, MODEL};
+use crate::tensor::{INPUT, MODEL, SMALL, Shape};
 
 /// What its one model calls its output.
 const OUTPUT: &str = "output";
 
-/// An app that serves one echoing model, as it would serve any.
+/// An app that serves one echoing model of small rows, as it would serve any.
 pub(crate) fn app() -> Arc<App> {
-    let repository = repository().expect("a temporary directory can be written");
+    serving(SMALL, None)
+}
+
+/// An app that serves one echoing model of tensors like `shape`, and keeps its answers in so many bytes.
+pub(crate) fn serving(shape: Shape, cache_bytes: Option<NonZeroU64>) -> Arc<App> {
+    let repository = repository(shape).expect("a temporary directory can be written");
     let mut config = Config::load(Flags::default()).expect("the defaults are accepted");
     config.repository.paths = vec![repository.path().to_owned()];
+    config.repository.cache_bytes = cache_bytes;
     let log = LogSettings::new(&config.log, None);
     let app = Arc::new(App::new(&config, log, |_| false));
-    let problems = app.load(&Echo);
+    let problems = app.load(&Echo(shape));
     assert!(problems.is_empty(), "{problems:?}");
     app
 }
 
 /// The model is its configuration: there is no file to be read.
-fn repository() -> std::io::Result<TempDir> {
+fn repository(shape: Shape) -> std::io::Result<TempDir> {
     let repository = tempfile::tempdir()?;
     let model = repository.path().join(MODEL);
     std::fs::create_dir_all(model.join("1"))?;
+    let dims = &shape.dims[1..];
     let config = format!(
-        "max_batch_size: 32\ninstance_group {{ count: 1 }}\n\
-         input {{ name: \"{INPUT}\" data_type: TYPE_FP32 dims: 64 }}\n\
-         output {{ name: \"{OUTPUT}\" data_type: TYPE_FP32 dims: 64 }}\n"
+        "max_batch_size: 32\ninstance_group {{ count: 1 }}\nresponse_cache {{ enable: true }}\n\
+         input {{ name: \"{INPUT}\" data_type: TYPE_FP32 dims: {dims:?} }}\n\
+         output {{ name: \"{OUTPUT}\" data_type: TYPE_FP32 dims: {dims:?} }}\n"
     );
     std::fs::write(model.join("config.pbtxt"), config)?;
     Ok(repository)
 }
 
 #[derive(Debug)]
-struct Echo;
+struct Echo(Shape);
 
 impl Backend for Echo {
     fn load(&self, _: &ModelSource<'_>) -> Result<Arc<dyn LoadedModel>, LoadError> {
         let tensor = |name: &str| TensorSignature {
             name: name.into(),
             datatype: DataType::Fp32,
-            dims: Dims::new(&[-1, 64]),
+            dims: Dims::new(&self.0.dims[1..]).with_outer(-1),
         };
         Ok(Arc::new(EchoModel(Signature { inputs: vec![tensor(INPUT)], outputs: vec![tensor(OUTPUT)] })))
     }

@@ -1,6 +1,7 @@
 //! What does the server add to an inference that itself costs nothing?
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,22 +18,36 @@ use volley::http::{HttpService, builder};
 
 use crate::HotPath;
 use crate::echo;
-use crate::tensor::{INPUT, MODEL, SMALL};
+use crate::tensor::{INPUT, MODEL, PICTURE, SMALL, Shape};
 
 /// Requests that are in flight together.
 const TOGETHER: usize = 32;
 
-/// One request alone, many together, and one whole exchange over HTTP on a connection in memory.
+/// Room for every answer here.
+const CACHE: Option<NonZeroU64> = NonZeroU64::new(1 << 30);
+
+/// One request alone, many together, one whose answer is kept, and one whole exchange over HTTP on a connection in memory.
 pub fn paths() -> Vec<HotPath> {
+    let kept = |shape: Shape| {
+        HotPath::new(format!("infer/kept/{}", shape.name), move || {
+            let (runtime, app) = (runtime(), echo::serving(shape, CACHE));
+            let request = request(shape);
+            runtime.block_on(infer(&app, &request));
+            move || runtime.block_on(infer(&app, &request))
+        })
+        .rounds(1000)
+    };
     vec![
+        kept(SMALL),
+        kept(PICTURE),
         HotPath::new("infer/alone", || {
-            let (runtime, app, request) = (runtime(), echo::app(), request());
+            let (runtime, app, request) = (runtime(), echo::app(), request(SMALL));
             move || runtime.block_on(infer(&app, &request))
         })
         .rounds(1000)
         .threaded(),
         HotPath::new(format!("infer/together/{TOGETHER}"), || {
-            let (runtime, app, request) = (runtime(), echo::app(), request());
+            let (runtime, app, request) = (runtime(), echo::app(), request(SMALL));
             move || runtime.block_on(join_all((0..TOGETHER).map(|_| infer(&app, &request))))
         })
         .threaded(),
@@ -51,13 +66,13 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made")
 }
 
-fn request() -> InferRequest {
+fn request(shape: Shape) -> InferRequest {
     InferRequest {
         id: SmolStr::default(),
         model: ModelName::parse(MODEL).expect("a name"),
         version: None,
         parameters: Parameters::default(),
-        inputs: SmallVec::from_iter([SMALL.tensor(INPUT)]),
+        inputs: SmallVec::from_iter([shape.tensor(INPUT)]),
         outputs: SmallVec::new(),
         deadline: None,
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use inference::ResponseCache;
 use inference::backend::Backend;
 use inference::config::Completion;
 use inference::repository::{Repository, ScanError, Settings, State};
@@ -92,6 +93,7 @@ pub fn settings(config: &RepositoryConfig, acts_on_parameter: fn(&str) -> bool) 
         cores: num_cpus::get(),
         default_queue_capacity: config.max_queue_size.get(),
         held_until: config.delay_scheduler,
+        cache: config.cache_bytes.map(|bytes| Arc::new(ResponseCache::new(bytes.get()))),
         acts_on_parameter,
     }
 }

@@ -1,8 +1,9 @@
 //! From a checked request to its outputs, and the model repository that says what can be asked.
 //!
 //! In the order a request meets them: [`repository`] finds the ready version, `request_check` holds the
-//! request against the model's configuration, the [`scheduler`] keeps it until the [`batcher`] gives it to an
-//! `instance`, alone or with others, and the [`backend`] runs them.
+//! request against the model's configuration, the `cache` answers it if it was answered before; else the
+//! [`scheduler`] keeps it until the [`batcher`] gives it to an `instance`, alone or with others, and the
+//! [`backend`] runs them.
 //!
 //! Invariants:
 //! - no wire format, no model format: the first belongs to `server`, the second to a backend;
@@ -14,6 +15,7 @@
 pub mod backend;
 mod batch;
 pub mod batcher;
+mod cache;
 pub mod classification;
 pub mod config;
 mod cost;
@@ -30,5 +32,6 @@ pub mod scheduler;
 pub mod statistics;
 mod version;
 
+pub use cache::ResponseCache;
 pub use cost::LearnedCost;
 pub use version::{Abandoned, ServedVersion, TensorMetadata};

@@ -45,11 +45,11 @@ pub struct Totals {
     pub inference_count: u64,
     /// Executions of the model.
     pub execution_count: u64,
-    /// Requests answered, and their time from arrival to answer.
+    /// Requests answered, from the cache too, and their time from arrival to answer.
     pub success: Tally,
     /// Requests not answered, and their time.
     pub fail: Tally,
-    /// Time spent waiting for an instance.
+    /// Time spent waiting for an instance. As with Triton, an answer from the cache counts, and took none.
     pub queue: Tally,
     /// Time spent bringing inputs to the model.
     pub compute_input: Tally,
@@ -57,6 +57,10 @@ pub struct Totals {
     pub compute_infer: Tally,
     /// Time spent taking outputs from the model.
     pub compute_output: Tally,
+    /// Requests whose answer was in the cache, and the time until it was found there.
+    pub cache_hit: Tally,
+    /// Requests whose answer was not, and the time to look for it and to put it there.
+    pub cache_miss: Tally,
     /// Executions by batch size.
     pub batches: BTreeMap<u64, BatchTally>,
     /// Failed requests by reason.
@@ -152,6 +156,21 @@ impl Statistics {
         batch.compute_input.add(input);
         batch.compute_infer.add(infer);
         batch.compute_output.add(output);
+    }
+
+    /// Counts one request that the cache answered `took` after its arrival, of which it spent `looked_up` there.
+    pub fn record_cache_hit(&self, looked_up: Duration, took: Duration) {
+        let mut totals = self.totals.lock();
+        totals.success.add(took);
+        totals.queue.add(Duration::ZERO);
+        totals.cache_hit.add(looked_up);
+        totals.request_duration.observe(took);
+    }
+
+    /// Counts one request that spent `spent` to look for an answer in the cache and, if it was answered, to put
+    /// that there.
+    pub fn record_cache_miss(&self, spent: Duration) {
+        self.totals.lock().cache_miss.add(spent);
     }
 
     /// Counts one request that was not answered.
@@ -291,6 +310,24 @@ mod tests {
         let totals = statistics.snapshot();
         assert_eq!(totals.failures, [2, 1, 1, 1]);
         assert_eq!(totals.fail, Tally { count: 5, ns: 4_000_000 });
+    }
+
+    #[test]
+    fn what_the_cache_answers_is_a_success_without_an_execution() {
+        let statistics = Statistics::default();
+        statistics.record_cache_miss(Duration::from_micros(5));
+        record(&statistics, &[1]);
+        statistics.record_cache_hit(Duration::from_micros(2), Duration::from_micros(20));
+        let totals = statistics.snapshot();
+        assert_eq!(
+            (totals.cache_hit, totals.cache_miss),
+            (Tally { count: 1, ns: 2_000 }, Tally { count: 1, ns: 5_000 })
+        );
+        assert_eq!(totals.success, Tally { count: 2, ns: 118_000 + 20_000 });
+        assert_eq!((totals.queue.count, totals.compute_infer.count), (2, 1));
+        assert_eq!((totals.inference_count, totals.execution_count), (1, 1));
+        let observed = |histogram: &Histogram| histogram.counts.iter().sum::<u64>();
+        assert_eq!((observed(&totals.request_duration), observed(&totals.queue_duration)), (2, 1));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use model::{
     DataType, Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion, Parameter, Parameters,
-    Tensor,
 };
 use parking_lot::Mutex;
 use proto::ModelConfig;
@@ -20,6 +19,7 @@ use tokio::time::timeout_at;
 
 use crate::backend::{LoadError, LoadedModel};
 use crate::batcher::{Batcher, Ticket, TimeoutAction, Waiting};
+use crate::cache::{self, Asked, Found, Tensors, VersionCache};
 use crate::classification::{self, Labels};
 use crate::config::Batching;
 use crate::cost::LearnedCost;
@@ -40,6 +40,8 @@ pub struct ServedVersion {
     batching: Batching,
     /// Set when answers leave in the order of the requests.
     order: Option<Arc<AnswerOrder<Outputs>>>,
+    /// Set when answers are kept.
+    cache: Option<VersionCache>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     loaded_in: Duration,
 }
@@ -69,6 +71,8 @@ pub(crate) struct Parts {
     pub(crate) batching: Batching,
     /// Requests that may wait, of all priorities together.
     pub(crate) queue_capacity: usize,
+    /// Where answers are kept.
+    pub(crate) cache: Option<VersionCache>,
     /// Nothing runs before so many wait, once; 0 holds nothing up.
     pub(crate) held_until: usize,
     pub(crate) loaded_in: Duration,
@@ -108,6 +112,7 @@ impl ServedVersion {
             shared: Arc::clone(&shared),
             config,
             order: batching.preserve_ordering.then(Arc::default),
+            cache: parts.cache,
             batching,
             threads: Mutex::new(Vec::with_capacity(instances)),
             loaded_in: parts.loaded_in,
@@ -149,6 +154,11 @@ impl ServedVersion {
         self.shared.scheduler.len()
     }
 
+    /// Whether its answers are kept.
+    pub fn keeps_answers(&self) -> bool {
+        self.cache.is_some()
+    }
+
     /// How long it took to load.
     pub fn loaded_in(&self) -> Duration {
         self.loaded_in
@@ -174,7 +184,8 @@ impl ServedVersion {
         self.config.max_batch_size > 0
     }
 
-    /// Checks, queues and executes `request`, which arrived at `arrived`. The log calls it `id`.
+    /// Checks, queues and executes `request`, which arrived at `arrived`, unless its answer is in the cache. The log
+    /// calls it `id`.
     ///
     /// Dropping the future cancels the request: if it still waits, it is never executed.
     ///
@@ -191,17 +202,96 @@ impl ServedVersion {
         let refuse = |_: &_| statistics.record_failure(Failure::Other, arrived.elapsed());
         let level = self.level(&request).inspect_err(refuse)?;
         let checked = self.shared.check.check(&request).inspect_err(refuse)?;
+        let queued = Instant::now();
+        let schedule = Schedule {
+            id,
+            level,
+            arrived,
+            queued,
+            deadline: self.deadline(&request, level, queued),
+            client_deadline: request.deadline,
+        };
+        let answer = self.answer(&request, checked, &schedule);
+        let outputs = match request.deadline {
+            None => answer.await?,
+            Some(deadline) => timeout_at(deadline.into(), answer).await.map_err(|_| {
+                InferError::DeadlineExceeded { model: self.name().clone(), waited: arrived.elapsed() }
+            })??,
+        };
+        Ok(InferResponse {
+            id: request.id,
+            model: request.model,
+            version: self.version(),
+            parameters: Parameters::default(),
+            outputs,
+        })
+    }
+
+    /// The outputs, from the cache or from a run.
+    async fn answer(
+        &self,
+        request: &InferRequest,
+        checked: Checked<'_>,
+        schedule: &Schedule<'_>,
+    ) -> Result<Tensors, InferError> {
+        let Some(cache) = &self.cache else { return self.run(checked, schedule).await };
+        match self.look_up(cache, request, &checked, schedule).await? {
+            Found::Hit(outputs) => Ok(outputs),
+            Found::Miss(miss) => {
+                let outputs = self.run(checked, schedule).await?;
+                miss.keep(&outputs);
+                Ok(outputs)
+            }
+        }
+    }
+
+    /// Looks for the answer in the cache.
+    ///
+    /// # Errors
+    /// When too many wait for one that is being made, or the request has waited for too long.
+    async fn look_up<'a>(
+        &'a self,
+        cache: &'a VersionCache,
+        request: &InferRequest,
+        checked: &Checked<'_>,
+        schedule: &Schedule<'_>,
+    ) -> Result<Found<'a>, InferError> {
+        let outputs: SmallVec<[_; 4]> =
+            checked.outputs.iter().map(|output| (output.spec.index, output.classification)).collect();
+        let asked = Asked { inputs: &checked.inputs, outputs: &outputs, parameters: &request.parameters };
+        let (arrived, model) = (schedule.arrived, self.name());
+        let found = cache
+            .look_up(asked, &self.shared.statistics, arrived, self.rejection(schedule))
+            .await
+            .map_err(|refused| match refused {
+                cache::Refused::Full { capacity } => InferError::QueueFull { model: model.clone(), capacity },
+                cache::Refused::Expired => {
+                    InferError::QueueTimeout { model: model.clone(), waited: arrived.elapsed() }
+                }
+            })?;
+        if let (Found::Hit(_), Some(order)) = (&found, &self.order) {
+            let (sender, turn) = oneshot::channel();
+            Reply::in_turn(sender, order).send(Ok(Outputs::new()));
+            // It comes: whatever is before it is answered or given up.
+            let _ = turn.await;
+        }
+        Ok(found)
+    }
+
+    /// Queues a request and waits for its outputs.
+    ///
+    /// # Errors
+    /// When the queue is full or closed, or the execution fails.
+    async fn run(&self, checked: Checked<'_>, schedule: &Schedule<'_>) -> Result<Tensors, InferError> {
         let Checked { inputs, outputs, rows, shape, size } = checked;
+        let Schedule { id, level, arrived, queued, deadline, .. } = *schedule;
+        self.refuse_what_cannot_be_in_time(Expected { rows, size }, schedule)?;
         let indexes = outputs.iter().map(|output| output.spec.index).collect();
         let (sender, answer) = oneshot::channel();
         let reply = match &self.order {
             None => Reply::at_once(sender),
             Some(order) => Reply::in_turn(sender, order),
         };
-        let queued = Instant::now();
-        let deadline = self.deadline(&request, level, queued);
-        self.refuse_what_cannot_be_in_time(Expected { level, rows, size }, deadline, request.deadline)
-            .inspect_err(|_| statistics.record_failure(Failure::Rejected, arrived.elapsed()))?;
         let work = Work { inputs, outputs: indexes, rows, size, queued };
         let job = Job { work, request: Unanswered { id: id.into(), arrived, reply } };
         let waiting = Waiting { rows, size, shape, level, queued, deadline, request: job };
@@ -211,25 +301,12 @@ impl ServedVersion {
         if tell {
             instance::tell_soon(&self.shared);
         }
-        let answer = waits.answer(deadline.filter(|_| self.rejects_the_late(level)));
-        let answered = match request.deadline {
-            None => answer.await,
-            Some(deadline) => timeout_at(deadline.into(), answer).await.map_err(|_| {
-                InferError::DeadlineExceeded { model: self.name().clone(), waited: arrived.elapsed() }
-            })?,
-        };
+        let answered = waits.answer(self.rejection(schedule)).await;
         let raw = answered.map_err(|_| InferError::InstanceFailed {
             model: self.name().clone(),
             version: self.version(),
         })??;
-        let outputs = self.finish(&outputs, raw)?;
-        Ok(InferResponse {
-            id: request.id,
-            model: request.model,
-            version: self.version(),
-            parameters: Parameters::default(),
-            outputs,
-        })
+        self.finish(&outputs, raw)
     }
 
     /// # Errors
@@ -248,21 +325,20 @@ impl ServedVersion {
         policy.deadline(queued, (timeout > 0).then(|| Duration::from_micros(timeout)))
     }
 
-    /// Refuses a request at once that would wait until after its time: `queue_deadline`, when it must run, or
-    /// `deadline`, when its client stops waiting for the answer. One that waits for nobody is never refused: it may
+    /// Refuses a request at once that would wait until after its time: when it must run, or when its client stops
+    /// waiting for the answer. One that waits for nobody is never refused: it may
     /// be done sooner than expected, and what never runs teaches nothing.
     fn refuse_what_cannot_be_in_time(
         &self,
         expected: Expected,
-        queue_deadline: Option<Instant>,
-        deadline: Option<Instant>,
+        schedule: &Schedule<'_>,
     ) -> Result<(), InferError> {
-        let Expected { level, rows, size } = expected;
-        let queue_deadline = queue_deadline.filter(|_| self.rejects_the_late(level));
+        let Expected { rows, size } = expected;
+        let (queue_deadline, deadline) = (self.rejection(schedule), schedule.client_deadline);
         if queue_deadline.is_none() && deadline.is_none() {
             return Ok(());
         }
-        let ahead = self.shared.scheduler.ahead(level);
+        let ahead = self.shared.scheduler.ahead(schedule.level);
         if ahead.requests == 0 {
             return Ok(());
         }
@@ -283,8 +359,10 @@ impl ServedVersion {
         }
     }
 
-    fn rejects_the_late(&self, level: usize) -> bool {
-        self.batching.policy.levels[level].timeout_action == TimeoutAction::Reject
+    /// When the request is refused for its time, if ever.
+    fn rejection(&self, schedule: &Schedule<'_>) -> Option<Instant> {
+        let action = self.batching.policy.levels[schedule.level].timeout_action;
+        schedule.deadline.filter(|_| action == TimeoutAction::Reject)
     }
 
     /// Takes no request from now on, and waits for those that wait to be answered. Blocks: not for async
@@ -306,6 +384,8 @@ impl ServedVersion {
         let refuse = |request| self.shared.refuse_for_the_stop(request);
         let running = running.map(refuse).count();
         let waiting = waiting.into_iter().map(|job| refuse(job.request)).count();
+        // They are refused when they try to run, one after the other.
+        let waiting = waiting + self.cache.as_ref().map_or(0, VersionCache::waiting);
         Abandoned { waiting, running }
     }
 
@@ -321,11 +401,7 @@ impl ServedVersion {
     }
 
     /// Gives each output its name and the shape the configuration promises, and its classes if asked for.
-    fn finish(
-        &self,
-        requested: &[CheckedOutput<'_>],
-        raw: Outputs,
-    ) -> Result<SmallVec<[Tensor; 2]>, InferError> {
+    fn finish(&self, requested: &[CheckedOutput<'_>], raw: Outputs) -> Result<Tensors, InferError> {
         let batched = self.takes_batches();
         let name_and_shape = |(requested, raw): (&CheckedOutput<'_>, _)| {
             let tensor = requested.spec.tensor(raw, batched);
@@ -340,6 +416,20 @@ impl ServedVersion {
     }
 }
 
+/// How a request waits.
+struct Schedule<'a> {
+    /// What the log calls it.
+    id: &'a str,
+    level: usize,
+    arrived: Instant,
+    /// When it began to wait.
+    queued: Instant,
+    /// When it has waited for too long.
+    deadline: Option<Instant>,
+    /// When its client stops waiting for the answer.
+    client_deadline: Option<Instant>,
+}
+
 /// How many requests were refused by [`ServedVersion::abandon`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Abandoned {
@@ -351,7 +441,6 @@ pub struct Abandoned {
 
 /// What is known of a request before it waits.
 struct Expected {
-    level: usize,
     rows: u64,
     size: u64,
 }

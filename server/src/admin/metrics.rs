@@ -3,8 +3,8 @@
 //! Nothing is counted here: a scrape reads the statistics that answer the statistics endpoint, too. The
 //! families are documented in `docs/metrics.md`, which a test holds against [`FAMILIES`].
 
-use inference::ServedVersion;
 use inference::statistics::{Failure, Histogram, Totals};
+use inference::{ResponseCache, ServedVersion};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
@@ -21,6 +21,8 @@ pub(super) struct Family {
 /// Where a family's values come from.
 enum Kind {
     Counter(fn(&Totals) -> u64),
+    /// Of versions that keep answers.
+    CacheCounter(fn(&Totals) -> u64),
     /// By the label `reason`.
     Failures,
     Gauge(fn(&ServedVersion) -> f64),
@@ -33,7 +35,7 @@ enum Kind {
 impl Family {
     pub(super) fn type_name(&self) -> &'static str {
         match self.kind {
-            Kind::Counter(_) | Kind::Failures => "counter",
+            Kind::Counter(_) | Kind::CacheCounter(_) | Kind::Failures => "counter",
             Kind::Gauge(_) => "gauge",
             Kind::Durations(_) | Kind::BatchSizes => "histogram",
         }
@@ -51,6 +53,31 @@ impl Family {
 /// Lines of the log that nobody has seen: a counter of the server, without labels.
 const DROPPED_LINES: (&str, &str) =
     ("volley_log_lines_dropped_total", "Log lines that were dropped because their reader was too slow");
+
+/// A gauge of the response cache, without labels; there when the server has one.
+struct CacheGauge {
+    name: &'static str,
+    help: &'static str,
+    value: fn(&ResponseCache) -> u64,
+}
+
+const CACHE: [CacheGauge; 3] = [
+    CacheGauge {
+        name: "volley_cache_bytes",
+        help: "RAM that the entries of the response cache take, of all models together",
+        value: ResponseCache::bytes,
+    },
+    CacheGauge {
+        name: "volley_cache_entries",
+        help: "Answers in the response cache",
+        value: |cache| cache.entries() as u64,
+    },
+    CacheGauge {
+        name: "volley_cache_limit_bytes",
+        help: "The most bytes that the response cache takes (`--cache-config`)",
+        value: ResponseCache::limit,
+    },
+];
 
 /// A gauge of the server, without labels.
 const REQUEST_MEMORY: (&str, &str) = (
@@ -101,6 +128,26 @@ pub(super) const FAMILIES: &[Family] = &[
         "Cumulative compute output duration in microseconds",
         |totals| totals.compute_output.ns / 1000,
     ),
+    cache_counter(
+        "nv_cache_num_hits_per_model",
+        "Number of requests answered from the response cache",
+        |totals| totals.cache_hit.count,
+    ),
+    cache_counter(
+        "nv_cache_num_misses_per_model",
+        "Number of requests whose answer was not in the response cache",
+        |totals| totals.cache_miss.count,
+    ),
+    cache_counter(
+        "nv_cache_hit_duration_per_model",
+        "Cumulative time to find answers in the response cache in microseconds",
+        |totals| totals.cache_hit.ns / 1000,
+    ),
+    cache_counter(
+        "nv_cache_miss_duration_per_model",
+        "Cumulative time to look for answers that were not in the response cache and to insert them in microseconds",
+        |totals| totals.cache_miss.ns / 1000,
+    ),
     gauge("nv_inference_pending_request_count", "Requests that wait for an instance", |served| {
         count(served.waiting() as u64)
     }),
@@ -146,6 +193,10 @@ const fn counter(name: &'static str, help: &'static str, value: fn(&Totals) -> u
     Family { name, help, kind: Kind::Counter(value) }
 }
 
+const fn cache_counter(name: &'static str, help: &'static str, value: fn(&Totals) -> u64) -> Family {
+    Family { name, help, kind: Kind::CacheCounter(value) }
+}
+
 const fn gauge(name: &'static str, help: &'static str, value: fn(&ServedVersion) -> f64) -> Family {
     Family { name, help, kind: Kind::Gauge(value) }
 }
@@ -172,6 +223,14 @@ pub(super) fn text(app: &App) -> Vec<u8> {
         metric.set_gauge(gauge_value(value));
         families.push(message(gauge.name, gauge.help, "gauge", vec![metric]));
     }
+    for CacheGauge { name, help, value } in CACHE {
+        let gauge = |cache| {
+            let mut metric = Metric::default();
+            metric.set_gauge(gauge_value(count(value(cache))));
+            metric
+        };
+        families.push(message(name, help, "gauge", app.repository.cache().map(gauge).into_iter().collect()));
+    }
     let mut memory = Metric::default();
     memory.set_gauge(gauge_value(count(app.request_memory.used() as u64)));
     families.push(message(REQUEST_MEMORY.0, REQUEST_MEMORY.1, "gauge", vec![memory]));
@@ -188,7 +247,8 @@ fn metrics(kind: &Kind, served: &ServedVersion, totals: &Totals) -> Vec<Metric> 
     let mut metric = Metric::default();
     metric.set_label(labels(served));
     match kind {
-        Kind::Counter(value) => metric.set_counter(counter_value(value(totals))),
+        Kind::CacheCounter(_) if !served.keeps_answers() => return Vec::new(),
+        Kind::Counter(value) | Kind::CacheCounter(value) => metric.set_counter(counter_value(value(totals))),
         Kind::Gauge(value) => metric.set_gauge(gauge_value(value(served))),
         Kind::Durations(histogram) => metric.set_histogram(duration_histogram(histogram(totals))),
         Kind::BatchSizes => metric.set_histogram(batch_histogram(totals)),
@@ -321,6 +381,9 @@ mod tests {
         }
         for gauge in host::GAUGES {
             writeln!(table, "| `{}` | gauge | | {} |", gauge.name, gauge.help).unwrap();
+        }
+        for CacheGauge { name, help, .. } in CACHE {
+            writeln!(table, "| `{name}` | gauge | | {help} |").unwrap();
         }
         let (name, help) = REQUEST_MEMORY;
         writeln!(table, "| `{name}` | gauge | | {help} |").unwrap();

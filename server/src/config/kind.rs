@@ -1,11 +1,11 @@
 //! What the value of a setting may be, and how its text becomes that value.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{BackendSetting, CompressionLevel, ControlMode};
+use super::{BackendSetting, CacheSetting, CompressionLevel, ControlMode};
 use crate::logging::LogFormat;
 
 /// A kind of value.
@@ -55,6 +55,17 @@ pub(super) const COUNT_OR_ZERO: Kind<usize> =
 
 pub(super) const BYTES: Kind<NonZeroUsize> =
     Kind::new("BYTES", "a number of bytes, an integer of at least 1", |text| text.parse().ok());
+
+pub(super) const BYTES_OR_ZERO: Kind<Option<NonZeroU64>> =
+    Kind::new("BYTES", "a number of bytes, an integer of at least 0", |text| {
+        text.parse().ok().map(NonZeroU64::new)
+    });
+
+pub(super) const CACHE_SETTING: Kind<CacheSetting> = Kind::new(
+    "SETTING",
+    "local,size=BYTES, where BYTES is an integer of at least 1; size is the only key known",
+    cache_setting,
+);
 
 pub(super) const VERBOSITY: Kind<u32> =
     Kind::new("LEVEL", "an integer from 0 to 4294967295, or true (1) or false (0)", |text| match text {
@@ -162,6 +173,16 @@ fn backend_setting(text: &str) -> Option<BackendSetting> {
     }
 }
 
+/// As with Triton, the name of a cache, a comma, and one of its settings.
+fn cache_setting(text: &str) -> Option<CacheSetting> {
+    let (cache, setting) = text.split_once(',').unwrap_or((text, ""));
+    match (cache, setting.split_once('=')) {
+        ("local", Some(("size", bytes))) => Some(CacheSetting::LocalSize(bytes.parse().ok()?)),
+        ("" | "local", _) => None,
+        _ => Some(CacheSetting::OtherCache),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,6 +260,30 @@ mod tests {
         assert_eq!((THREADS.parse)("1025"), None);
         assert_eq!((THREADS.parse)("0"), None);
         assert_eq!((BYTES.parse)("0"), None);
+    }
+
+    #[test]
+    fn a_cache_is_local_and_has_a_size_or_is_another() {
+        let local = |bytes| Some(CacheSetting::LocalSize(NonZeroU64::new(bytes).unwrap()));
+        assert_eq!(cache_setting("local,size=1048576"), local(1 << 20));
+        assert_eq!(cache_setting("local,size=18446744073709551615"), local(u64::MAX));
+        for other in ["redis,host=localhost", "redis", "mine,size=1"] {
+            assert_eq!(cache_setting(other), Some(CacheSetting::OtherCache), "{other}");
+        }
+        for wrong in [
+            "",
+            "local",
+            "local,",
+            "local,size",
+            "local,size=",
+            "local,size=0",
+            "local,size=1MB",
+            "local,bytes=1",
+            ",size=1",
+        ] {
+            assert_eq!(cache_setting(wrong), None, "{wrong:?}");
+        }
+        assert_eq!((BYTES_OR_ZERO.parse)("0"), Some(None));
     }
 
     #[test]

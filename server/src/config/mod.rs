@@ -17,7 +17,7 @@ mod settings;
 mod triton;
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -83,6 +83,8 @@ pub struct RepositoryConfig {
     pub delay_scheduler: usize,
     /// Models loaded at the same time.
     pub load_thread_count: NonZeroUsize,
+    /// The most bytes that kept answers take; `None` when none are kept.
+    pub cache_bytes: Option<NonZeroU64>,
     /// Whether the server is ready only when every model is.
     pub strict_readiness: bool,
     /// Whether the server exits when a model fails to load at start.
@@ -160,6 +162,14 @@ enum BackendSetting {
     DefaultMaxBatchSize(u32),
     /// A setting of a backend that is not here, named by the backend.
     OtherBackend(String),
+}
+
+/// One `--cache-config`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CacheSetting {
+    LocalSize(NonZeroU64),
+    /// A setting of a cache that is not here.
+    OtherCache,
 }
 
 impl Config {
@@ -274,6 +284,7 @@ fn repository(raw: &RawConfig) -> Result<RepositoryConfig, ConfigError> {
         max_queue_size: raw.get(&settings::MAX_QUEUE_SIZE)?,
         delay_scheduler: raw.get(&settings::DELAY_SCHEDULER)?,
         load_thread_count: raw.get(&settings::MODEL_LOAD_THREAD_COUNT)?,
+        cache_bytes: cache_bytes(raw)?,
         strict_readiness: raw.get(&settings::STRICT_READINESS)?,
         exit_on_error: raw.get(&settings::EXIT_ON_ERROR)?,
     })
@@ -294,6 +305,35 @@ fn repository_paths(raw: &RawConfig) -> Result<Vec<PathBuf>, ConfigError> {
             "only local directories are served; copy or mount the models, and give their directory",
         ),
         None => Ok(paths),
+    }
+}
+
+/// The size of the response cache: the last one given, as with Triton.
+fn cache_bytes(raw: &RawConfig) -> Result<Option<NonZeroU64>, ConfigError> {
+    let name = settings::CACHE_CONFIG.declaration.name;
+    let mut bytes = None;
+    for (setting, text) in raw.all(&settings::CACHE_CONFIG)?.into_iter().zip(raw.texts(name)) {
+        match setting {
+            CacheSetting::LocalSize(size) => bytes = Some(size),
+            CacheSetting::OtherCache => {
+                return Err(ConfigError::Unsupported {
+                    name,
+                    value: raw::shorten(text),
+                    origin: raw.origin(name),
+                    reason: "the only cache there is keeps answers in this server's own memory; give \
+                             local,size=BYTES, or leave it out",
+                });
+            }
+        }
+    }
+    match (bytes, raw.find(&settings::RESPONSE_CACHE_BYTE_SIZE)?) {
+        (Some(_), Some(_)) => Err(ConfigError::Contradiction {
+            reason:
+                "cache-config and response-cache-byte-size are both given; leave out the latter, which is \
+                     deprecated"
+                    .to_owned(),
+        }),
+        (bytes, deprecated) => Ok(bytes.or(deprecated.flatten())),
     }
 }
 
@@ -421,6 +461,7 @@ mod tests {
                 max_queue_size: count(10_000),
                 delay_scheduler: 0,
                 load_thread_count: count(4),
+                cache_bytes: None,
                 strict_readiness: true,
                 exit_on_error: false,
             },
@@ -546,6 +587,29 @@ mod tests {
             "--model-repository=s3://bucket/models",
             "--model-repository is \"s3://bucket/models\": only local directories are served; copy or mount the \
              models, and give their directory",
+        );
+    }
+
+    #[test]
+    fn the_response_cache_is_local_and_has_one_size() {
+        let bytes = |line| resolve(line).unwrap().repository.cache_bytes.map(NonZeroU64::get);
+        assert_eq!(bytes("--cache-config=local,size=1048576"), Some(1 << 20));
+        assert_eq!(bytes("--cache-config local,size=1 --cache-config local,size=2"), Some(2));
+        assert_eq!(bytes("--response-cache-byte-size=1000"), Some(1000));
+        assert_eq!(bytes("--response-cache-byte-size=0"), None);
+        check_refused(
+            "--cache-config=local,size=1 --cache-config=redis,host=localhost",
+            "--cache-config is \"redis,host=localhost\": the only cache there is keeps answers in this server's own \
+             memory; give local,size=BYTES, or leave it out",
+        );
+        check_refused(
+            "--cache-config=local,size=1MB",
+            "--cache-config is \"local,size=1MB\", but it must be local,size=BYTES, where BYTES is an integer of at \
+             least 1; size is the only key known",
+        );
+        check_refused(
+            "--cache-config=local,size=1 --response-cache-byte-size=1",
+            "cache-config and response-cache-byte-size are both given; leave out the latter, which is deprecated",
         );
     }
 

@@ -80,6 +80,11 @@ impl RawConfig {
         self.given.get(name)
     }
 
+    /// The texts given for `name`, in their order.
+    pub(super) fn texts(&self, name: &str) -> &[String] {
+        self.given.get(name).map_or(&[], |given| &given.values)
+    }
+
     /// Every value of `setting`, or its default.
     pub(super) fn all<T>(&self, setting: &Setting<T>) -> Result<Vec<T>, ConfigError> {
         let declaration = &setting.declaration;

@@ -1,18 +1,18 @@
 //! The settings, in the order of the help: every one is declared here and nowhere else.
 
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::{
-    ADDRESS, BACKEND_SETTING, BYTES, COMPRESSION, CONTROL_MODE, COUNT, COUNT_OR_ZERO, MILLISECONDS,
-    MILLISECONDS_ABOVE_ZERO, PATH, PATH_OR_EMPTY, PORT, SECONDS, SECONDS_ABOVE_ZERO, SWITCH, TEXT, THREADS,
-    VERBOSITY,
+    ADDRESS, BACKEND_SETTING, BYTES, BYTES_OR_ZERO, CACHE_SETTING, COMPRESSION, CONTROL_MODE, COUNT,
+    COUNT_OR_ZERO, MILLISECONDS, MILLISECONDS_ABOVE_ZERO, PATH, PATH_OR_EMPTY, PORT, SECONDS,
+    SECONDS_ABOVE_ZERO, SWITCH, TEXT, THREADS, VERBOSITY,
 };
 use super::setting::DefaultValue::{Absent, Derived, Value};
 use super::setting::{Declaration, Group, Setting};
-use super::{BackendSetting, CompressionLevel, ControlMode, kind};
+use super::{BackendSetting, CacheSetting, CompressionLevel, ControlMode, kind};
 use crate::logging::LogFormat;
 
 /// Declares each setting as a static, and [`ALL`] as the list of them.
@@ -44,7 +44,7 @@ settings! {
         MODEL_CONFIG_NAME: String = Setting::new("model-config-name", &TEXT, Absent,
             "Prefer configs/NAME.pbtxt to a model's config.pbtxt");
         MODEL_LOAD_THREAD_COUNT: NonZeroUsize = Setting::new("model-load-thread-count", &THREADS, Value("4"),
-            "Models loaded at the same time");
+            "Models loaded at the same time").rare();
         DISABLE_AUTO_COMPLETE_CONFIG: bool = Setting::new("disable-auto-complete-config", &SWITCH, Value("false"),
             "Complete no configuration from the model file").rare();
         STRICT_MODEL_CONFIG: bool = Setting::new("strict-model-config", &SWITCH, Value("false"),
@@ -56,6 +56,10 @@ settings! {
         DELAY_SCHEDULER: usize = Setting::new("delay-scheduler", &COUNT_OR_ZERO, Value("0"),
             "Run nothing of a model before so many requests wait for it, once: for tests that must know what is \
              batched together (also TRITONSERVER_DELAY_SCHEDULER)").rare();
+        CACHE_CONFIG: CacheSetting = Setting::new("cache-config", &CACHE_SETTING, Absent,
+            "Keep answers of models with response_cache, as local,size=1048576").repeatable();
+        RESPONSE_CACHE_BYTE_SIZE: Option<NonZeroU64> = Setting::new("response-cache-byte-size", &BYTES_OR_ZERO, Absent,
+            "Deprecated: the same as --cache-config=local,size=BYTES; 0: no cache").rare();
         STRICT_READINESS: bool = Setting::new("strict-readiness", &SWITCH, Value("true"),
             "Ready only when every model is, of every repository given");
         EXIT_ON_ERROR: bool = Setting::new("exit-on-error", &SWITCH, Value("false"),

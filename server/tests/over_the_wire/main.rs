@@ -19,4 +19,5 @@ mod http2;
 mod log_lines;
 mod process;
 mod repository;
+mod response_cache;
 mod slow_clients;

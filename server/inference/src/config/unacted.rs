@@ -35,6 +35,7 @@ const ACTED: &[&str] = &[
     "optimization.graph.level",
     "model_transaction_policy.decoupled",
     "dynamic_batching",
+    "response_cache",
 ];
 
 /// The dotted names of the fields that `config`, as written, sets and nothing acts on; each once, in the
@@ -122,19 +123,15 @@ mod tests {
     #[test]
     fn every_other_field_is_named_once() {
         check(
-            "dynamic_batching { preserve_ordering: true default_queue_policy { timeout_action: DELAY } }",
+            "dynamic_batching { preserve_ordering: true default_queue_policy { timeout_action: DELAY } } \
+             response_cache { enable: true }",
             &[],
         );
         check(
             r#"input { name: "x" format: FORMAT_NCHW } input { name: "y" format: FORMAT_NCHW }
-               model_warmup { name: "w" } response_cache { enable: true }
+               model_warmup { name: "w" }
                parameters { key: "TRITON_BATCH_STRATEGY_PATH" value { string_value: "lib.so" } }"#,
-            &[
-                "input.format",
-                "model_warmup",
-                "response_cache",
-                r#"parameters["TRITON_BATCH_STRATEGY_PATH"]"#,
-            ],
+            &["input.format", "model_warmup", r#"parameters["TRITON_BATCH_STRATEGY_PATH"]"#],
         );
         check(
             r#"optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } } cuda { graphs: true } }"#,

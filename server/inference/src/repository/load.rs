@@ -14,8 +14,9 @@ use tracing::warn;
 use super::{Settings, scan, version_policy};
 use crate::backend::{Backend, LoadError, ModelSource};
 use crate::batcher::{BatchPolicy, QueuePolicy};
+use crate::cache::{self, VersionCache};
 use crate::classification::Labels;
-use crate::config::{self, Placement};
+use crate::config::{self, Batching, Placement};
 use crate::version::{Parts, ServedVersion};
 
 /// A configuration or label file of more bytes is a mistake.
@@ -47,6 +48,12 @@ pub(super) fn plan(name: &ModelName, directory: &Path, settings: &Settings) -> R
     let chosen = version_policy::choose(config.version_policy.as_ref(), &available);
     if !chosen.missing.is_empty() {
         warn!(model = %name, versions = ?chosen.missing, "version_policy names versions that have no directory");
+    }
+    if cache::asked_for(&config) && settings.cache.is_none() {
+        warn!(
+            model = %name,
+            "response_cache has no effect: the server has no cache; give it one with --cache-config=local,size=BYTES"
+        );
     }
     if chosen.versions.is_empty() {
         return Err(LoadError::Unreadable {
@@ -93,11 +100,15 @@ impl Plan {
         let mut batching = config::check(&config, loaded.signature())
             .and_then(|()| config::batching(&config))
             .map_err(|reason| LoadError::Config { file: self.config_file.clone(), reason })?;
+        let queue_capacity = bound_levels(&mut batching.policy, settings.default_queue_capacity);
         let parts = Parts {
             name: self.name.clone(),
             version,
             labels: self.labels(&config)?,
-            queue_capacity: bound_levels(&mut batching.policy, settings.default_queue_capacity),
+            queue_capacity,
+            cache: settings.cache.as_ref().filter(|_| cache::asked_for(&config)).map(|cache| {
+                VersionCache::new(cache, may_wait_for_each_other(&batching, settings), queue_capacity)
+            }),
             held_until: settings.held_until,
             batching,
             config,
@@ -192,6 +203,12 @@ pub(crate) fn inside(directory: &Path, name: &str) -> Option<PathBuf> {
     let stays =
         Path::new(name).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     stays.then(|| directory.join(name))
+}
+
+/// Whether a request may wait for another that asks the same. Not where answers have an order: the other's answer
+/// may have to wait for this one. Nor where a test waits for so many to be queued.
+fn may_wait_for_each_other(batching: &Batching, settings: &Settings) -> bool {
+    !batching.preserve_ordering && settings.held_until == 0
 }
 
 /// Gives each level that has no bound of its own the `default`; how many requests may wait in all.

@@ -20,6 +20,7 @@ use model::{InferError, ModelName, ModelVersion};
 use tracing::{error, info, warn};
 
 use crate::backend::{Backend, LoadError};
+use crate::cache::ResponseCache;
 use crate::config::Completion;
 use crate::version::ServedVersion;
 pub use scan::ScanError;
@@ -42,6 +43,8 @@ pub struct Settings {
     /// A version runs nothing before so many requests wait, once: for tests that must know what is batched
     /// together. 0 holds nothing up.
     pub held_until: usize,
+    /// Where models that ask for it keep their answers, if there is such a place.
+    pub cache: Option<Arc<ResponseCache>>,
     /// Whether the backend acts on a key of `parameters`.
     pub acts_on_parameter: fn(&str) -> bool,
 }
@@ -198,6 +201,11 @@ impl Repository {
             change(snapshot.models.entry(name.clone()).or_default());
             snapshot
         });
+    }
+
+    /// Where answers are kept, if anywhere.
+    pub fn cache(&self) -> Option<&ResponseCache> {
+        self.settings.cache.as_deref()
     }
 
     /// What was wrong with the repositories when they were looked through.

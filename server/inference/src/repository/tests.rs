@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -92,7 +94,11 @@ fn with_models(models: &[&str]) -> (TempDir, Repository) {
 }
 
 fn over(path: &Path) -> Repository {
-    Repository::new(Settings {
+    Repository::new(settings(path))
+}
+
+fn settings(path: &Path) -> Settings {
+    Settings {
         repositories: vec![path.to_owned()],
         load_threads: 2,
         config_name: None,
@@ -100,8 +106,9 @@ fn over(path: &Path) -> Repository {
         cores: 1,
         default_queue_capacity: 10,
         held_until: 0,
+        cache: None,
         acts_on_parameter: |_| false,
-    })
+    }
 }
 
 /// A backend, what tells that `waits` is being loaded, and what lets that go on.
@@ -119,11 +126,15 @@ fn version(number: u64) -> Option<ModelVersion> {
 }
 
 async fn infer(served: &ServedVersion) -> Result<u8, InferError> {
+    infer_of(served, 7).await
+}
+
+async fn infer_of(served: &ServedVersion, value: u8) -> Result<u8, InferError> {
     let inputs: SmallVec<_> = smallvec![Tensor {
         name: "x".into(),
         datatype: DataType::Uint8,
         shape: Dims::new(&[1]),
-        data: Bytes::from_static(&[7]),
+        data: Bytes::copy_from_slice(&[value]),
     }];
     let request = InferRequest {
         id: "".into(),
@@ -135,6 +146,61 @@ async fn infer(served: &ServedVersion) -> Result<u8, InferError> {
         deadline: None,
     };
     served.infer(request, "r-1", Instant::now()).await.map(|response| response.outputs[0].data[0])
+}
+
+/// Its model keeps an execution of 9 until it is told to go on.
+struct Slow(Arc<Mutex<Receiver<()>>>);
+
+struct SlowModel(Signature, Arc<Mutex<Receiver<()>>>);
+
+struct SlowInstance(Arc<Mutex<Receiver<()>>>);
+
+impl Backend for Slow {
+    fn load(&self, _: &ModelSource<'_>) -> Result<Arc<dyn LoadedModel>, LoadError> {
+        Ok(Arc::new(SlowModel(signature(), Arc::clone(&self.0))))
+    }
+}
+
+impl LoadedModel for SlowModel {
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+        Ok(Box::new(SlowInstance(Arc::clone(&self.1))))
+    }
+}
+
+impl Instance for SlowInstance {
+    fn execute(&mut self, inputs: &[InstanceInput], outputs: &[usize]) -> Result<Execution, ExecuteError> {
+        if *inputs[0].tensor.data == [9] {
+            self.0.lock().unwrap().recv().unwrap();
+        }
+        FakeInstance { dies: false }.execute(inputs, outputs)
+    }
+}
+
+/// An answer from the cache does not overtake one that is still being made, nor does it wait for the same request
+/// behind it.
+#[tokio::test]
+async fn answers_from_the_cache_keep_the_order_of_the_requests() {
+    let (directory, _) = with_models(&["ordered"]);
+    let config = "instance_group { count: 1 } dynamic_batching { preserve_ordering: true } response_cache { enable: true }";
+    fs::write(directory.path().join("ordered/config.pbtxt"), config).unwrap();
+    let cache = Some(Arc::new(ResponseCache::new(1 << 20)));
+    let repository = Repository::new(Settings { cache, ..settings(directory.path()) });
+    let (let_go, go_on) = channel();
+    repository.load_all(&Slow(Arc::new(Mutex::new(go_on))));
+    let served = repository.ready("ordered", None).unwrap();
+    assert_eq!(infer_of(&served, 7).await, Ok(7));
+    let (mut slow, mut kept) = (pin!(infer_of(&served, 9)), pin!(infer_of(&served, 7)));
+    let mut not_yet = Context::from_waker(Waker::noop());
+    assert!(slow.as_mut().poll(&mut not_yet).is_pending());
+    assert!(kept.as_mut().poll(&mut not_yet).is_pending(), "it overtook the other");
+    let_go.send(()).unwrap();
+    assert_eq!((slow.await, kept.await), (Ok(9), Ok(7)));
+    let totals = served.statistics().snapshot();
+    assert_eq!((totals.cache_hit.count, totals.cache_miss.count, totals.execution_count), (1, 2, 2));
 }
 
 /// It ended the whole server: the scope of the loading threads passed the panic on.

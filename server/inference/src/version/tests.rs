@@ -108,6 +108,7 @@ fn serve(dynamic_batching: &str) -> Bench {
         labels: BTreeMap::new(),
         instances: 1,
         queue_capacity: 100,
+        cache: None,
         held_until: 0,
         loaded_in: Duration::ZERO,
     };
