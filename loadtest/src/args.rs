@@ -166,18 +166,23 @@ pub(crate) struct InputArgs {
     /// Characters of a random string [default: 16]
     #[arg(long, value_name = "INPUT=N")]
     pub(crate) string_length: Vec<StringLength>,
-    /// Random requests that differ, so that caches do not lie
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) distinct: u32,
-    /// What the pixels of images, 0 to 255, are multiplied by
-    #[arg(long, value_name = "FACTOR", default_value = "1")]
-    pub(crate) scale: Scale,
+    /// Random requests that differ, so that caches do not lie [default: 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) distinct: Option<u32>,
+    /// What the pixels of images, 0 to 255, are multiplied by [default: 1]
+    #[arg(long, value_name = "FACTOR")]
+    pub(crate) scale: Option<Scale>,
 }
 
 impl InputArgs {
     /// Whether no file gives the requests.
     pub(crate) fn is_random(&self) -> bool {
         self.input.iter().all(File::is_random)
+    }
+
+    /// Whether a file is an image or a folder of them.
+    pub(crate) fn has_images(&self) -> bool {
+        self.input.iter().any(File::is_images)
     }
 }
 

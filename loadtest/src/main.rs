@@ -53,6 +53,7 @@ use crate::server_side::{Probe, ProbeTarget};
 use crate::session::Session;
 use crate::stop::Stop;
 use crate::target::Target;
+use crate::workload::{ModelRequests, Workload};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -113,7 +114,7 @@ fn measured(args: &LoadArgs, plan: Plan, control: &Runtime) -> anyhow::Result<Ex
         measurement.interrupted = Some(format!("{error:#}"));
     }
     let written = outputs.write(&measurement, &mut io::stdout());
-    match (executed.and_then(|()| verdict(&measurement)), written) {
+    match (executed.and_then(|()| verdict(&measurement, &target.workload)), written) {
         (verdict, Ok(())) => verdict,
         (Ok(_), Err(error)) => Err(error),
         (Err(verdict), Err(error)) => Err(anyhow!("{verdict:#}; {error:#}")),
@@ -151,7 +152,7 @@ fn watch_signals(stop: Stop) -> anyhow::Result<()> {
 }
 
 /// The exit status, with a line for what makes it one.
-fn verdict(measurement: &Measurement) -> anyhow::Result<ExitCode> {
+fn verdict(measurement: &Measurement, workload: &Workload) -> anyhow::Result<ExitCode> {
     if let Some(reason) = &measurement.interrupted {
         return Err(anyhow!("the measurement ended early: {reason}"));
     }
@@ -160,7 +161,8 @@ fn verdict(measurement: &Measurement) -> anyhow::Result<ExitCode> {
     if let Some(run) = silent.filter(|_| measurement.found.is_none()) {
         let why = report::table::kinds(run).into_iter().next();
         let why = why.map_or_else(|| "none was answered".to_owned(), |(kind, _)| kind);
-        return Err(anyhow!("{}: no request was answered well: {why}", report::remarks::run_name(run)));
+        let hint: String = workload.models.iter().map(ModelRequests::hint).collect();
+        return Err(anyhow!("{}: no request was answered well: {why}{hint}", report::remarks::run_name(run)));
     }
     // An objective on errors says how many wrong answers are too many; without one, none is right.
     let on_errors =

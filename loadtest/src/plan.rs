@@ -88,12 +88,17 @@ fn effective(args: &LoadArgs) -> anyhow::Result<()> {
         ("--shape", input.shape.is_empty()),
         ("--range", input.range.is_empty()),
         ("--string-length", input.string_length.is_empty()),
+        ("--distinct", input.distinct.is_none()),
     ];
     let given = random.iter().find(|(_, absent)| !absent && !input.is_random());
     ensure!(
         given.is_none(),
         "{} is for random inputs, and --input gives a file",
         given.map_or("", |(name, _)| name)
+    );
+    ensure!(
+        input.scale.is_none() || input.has_images(),
+        "--scale is for images, and --input gives none (.png, .jpg, .jpeg, or a folder of them)"
     );
     // The command line's own rule does not hold beside another load.
     let plays = args.shape.trace.is_some() || args.shape.trace_speed.to_bits() == 1_f64.to_bits();
@@ -266,6 +271,9 @@ mod tests {
             ("--timeout 0", "no time to answer"),
             ("--duration 0", "nothing to measure"),
             ("--input a.npy --shape x=1,2", "--shape is for random inputs"),
+            ("--input a.npy --distinct 2", "--distinct is for random inputs"),
+            ("--scale 1/255", "--scale is for images"),
+            ("--input a.npy --scale 1/255", "--scale is for images"),
             ("--rate 1 --trace-speed 2", "--trace-speed is for --trace"),
             ("--connections 4", "--connections is for gRPC"),
             ("--rate 0.1 -d 1s", "no request is due in 1 s at 0.1/s"),

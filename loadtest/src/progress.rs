@@ -12,6 +12,10 @@ use crate::report::units;
 /// Characters of a remark.
 const LONGEST_REMARK: usize = 2000;
 
+/// With more, it is told how many connections are open, so often.
+const MANY_CONNECTIONS: usize = 10_000;
+const BETWEEN_COUNTS: Duration = Duration::from_secs(1);
+
 /// Shows how a measurement goes on.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -26,6 +30,11 @@ pub(crate) struct RunProgress {
     name: String,
     errors: u64,
     began: Instant,
+    quiet: bool,
+    /// Connections that the load needs.
+    connections: usize,
+    /// When it was told last how many there are.
+    told: Instant,
 }
 
 impl Progress {
@@ -46,7 +55,12 @@ impl Progress {
         if shown {
             line.enable_steady_tick(Duration::from_millis(100));
         }
-        RunProgress { line, name, errors: 0, began: Instant::now() }
+        let connections = match load {
+            Load::Closed { concurrency } => *concurrency,
+            Load::Open { .. } => 0,
+        };
+        let began = Instant::now();
+        RunProgress { line, name, errors: 0, began, quiet: self.quiet, connections, told: began }
     }
 
     /// A run ended; without a terminal this is all that is said of it.
@@ -76,6 +90,21 @@ impl Progress {
 }
 
 impl RunProgress {
+    /// So many connections are open. A load of many thousands takes seconds to begin, which looks like a hang.
+    pub(crate) fn connecting(&mut self, connected: usize) {
+        if self.quiet || self.connections <= MANY_CONNECTIONS || self.told.elapsed() < BETWEEN_COUNTS {
+            return;
+        }
+        self.told = Instant::now();
+        let (connected, all) = (units::count(connected as u64), units::count(self.connections as u64));
+        let message = format!("{}: {connected} of {all} connections are open", self.name);
+        if self.line.is_hidden() {
+            eprintln!("{message}");
+        } else {
+            self.line.set_message(message);
+        }
+    }
+
     /// A second is over.
     pub(crate) fn second(&mut self, second: &Second) {
         self.errors += second.errors;

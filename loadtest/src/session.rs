@@ -106,8 +106,11 @@ impl Session<'_> {
         let mut timeline = Timeline::new(threads);
         loop {
             let wait = match (readings.next(), running.elapsed()) {
+                (_, None) => {
+                    shown.connecting(running.connected());
+                    UNTIL_BEGUN
+                }
                 (None, _) => Duration::MAX,
-                (Some(_), None) => UNTIL_BEGUN,
                 (Some(due), Some(now)) => due.saturating_sub(now),
             };
             match running.pieces.recv_timeout(wait) {

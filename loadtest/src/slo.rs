@@ -8,6 +8,7 @@ use anyhow::{anyhow, bail};
 use hdrhistogram::Histogram;
 
 use crate::measurement::Judged;
+use crate::report::units;
 
 /// Objectives that are all to be met.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,15 +195,15 @@ impl Objective {
             Measure::Percentile(percentile) => facts.latency.value_at_percentile(percentile) as f64,
             Measure::Mean => facts.latency.mean(),
             Measure::Max => facts.latency.max() as f64,
-            Measure::Errors => return self.judged(facts.errors, format!("{:.3}%", facts.errors * 100.0)),
+            Measure::Errors => return self.judged(facts.errors, units::percent(facts.errors)),
             Measure::Throughput => {
-                return self.judged(facts.throughput, format!("{:.1}/s", facts.throughput));
+                return self.judged(facts.throughput, format!("{}/s", units::number(facts.throughput)));
             }
         };
         if facts.latency.is_empty() {
             return Judged { objective: self.text.clone(), found: "no answer".to_owned(), met: false };
         }
-        self.judged(latency, format!("{:.3} ms", latency / 1e6))
+        self.judged(latency, units::duration(latency / 1e3))
     }
 
     fn judged(&self, value: f64, found: String) -> Judged {
@@ -245,6 +246,16 @@ mod tests {
         assert_eq!(met("mean<51000us,mean<50000000ns"), [true, false]);
         assert_eq!(met("errors<1%,errors<=1%,errors<0.02"), [false, true, true]);
         assert_eq!(met("throughput>900/s,throughput>=900,throughput>899.5/s"), [false, true, true]);
+    }
+
+    /// As in the table beside it.
+    #[test]
+    fn what_was_found_has_the_units_of_the_table() {
+        let latency = latency();
+        let facts = Facts { latency: &latency, errors: 0.000_123, throughput: 12_345.6 };
+        let objectives: Objectives = "p50<1s,errors<1%,throughput>9/s".parse().unwrap();
+        let found: Vec<_> = objectives.judge(&facts).into_iter().map(|judged| judged.found).collect();
+        assert_eq!(found, ["50.0 ms", "0.012 %", "12,346/s"]);
     }
 
     #[test]

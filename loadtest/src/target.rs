@@ -96,7 +96,7 @@ impl Target {
                 // Overload passes, and is what a measurement is about.
                 Ok(Ok(()) | Err(Failure::Failed(_))) => {}
                 Ok(Err(Failure::Refused(reason))) => {
-                    bail!("model {:?} refuses {}: {reason}", model.model, which(number))
+                    bail!("model {:?} refuses {}: {reason}{}", model.model, which(number), model.hint())
                 }
                 Ok(Err(Failure::Broken(reason) | Failure::Unreachable(reason))) => {
                     bail!("model {:?} does not answer {}: {reason}", model.model, which(number))

@@ -29,12 +29,24 @@ pub(crate) struct ModelRequests {
     pub(crate) share: f64,
     /// Sent in this order, again and again; at least one.
     pub(crate) requests: Vec<Prepared>,
+    /// An input whose strings are letters by chance: a model may take numbers as text alone.
+    pub(crate) random_text: Option<String>,
 }
 
 /// Everything that is sent; at least one model.
 #[derive(Clone, Debug)]
 pub(crate) struct Workload {
     pub(crate) models: Vec<ModelRequests>,
+}
+
+impl ModelRequests {
+    /// What may be why the model takes none of them, in parentheses; nothing when there is no guess.
+    pub(crate) fn hint(&self) -> String {
+        let hint = |name| {
+            format!(" (its strings are random letters; for numbers as text give --range {name}=0:100)")
+        };
+        self.random_text.as_ref().map(hint).unwrap_or_default()
+    }
 }
 
 impl Workload {
@@ -119,6 +131,7 @@ mod tests {
             model: model.to_string(),
             share: *share,
             requests: (0..*count).map(|item| request(model, item)).collect(),
+            random_text: None,
         });
         Arc::new(Workload { models: models.collect() })
     }

@@ -39,6 +39,7 @@ fn a_server_that_is_not_there_is_one_line() {
         assert!(ran.err.contains(&format!("cannot connect to http://127.0.0.1:{port}")), "{}", ran.err);
     }
     fails("--model m --url https://localhost", 2, "does not speak TLS");
+    fails("--model m --url ftp://x", 2, "its scheme is \"ftp\"");
     fails("--model m --url http://no-such-host.invalid", 1, "its host has no address");
 }
 
@@ -56,6 +57,37 @@ fn a_model_or_a_shape_that_is_not_there_is_one_line() {
     let shape = run(&server.url, "--shape x=1,3");
     assert_eq!(shape.status, 2);
     assert!(shape.err.contains("its shape is [1,3], but input \"x\" of model \"m\" takes FP32 [-1,2]"));
+}
+
+/// Which of a model's versions is not there, is said.
+#[test]
+fn a_version_that_is_not_there_is_named() {
+    let server = Server::start(|_| right());
+    fails(&format!("--model m:9 --url {}", server.url), 1, "the server has no model \"m:9\"");
+}
+
+/// A model that takes numbers as text can do nothing with letters, and says so in words of its own.
+#[test]
+fn random_strings_that_fail_come_with_a_hint() {
+    let metadata =
+        r#"{"name":"m","inputs":[{"name":"word","datatype":"BYTES","shape":[-1,1]}],"outputs":[]}"#;
+    for status in ["400 Bad Request", "500 Internal Server Error"] {
+        let reply = move |_| Reply::Bytes(answer(status, r#"{"error":"not a number"}"#));
+        let server = Server::telling(Some(metadata), reply);
+        let hinted = run(&server.url, "-n 10 --warmup 0");
+        assert!(hinted.err.contains("not a number (its strings are random letters"), "{}", hinted.err);
+        assert!(hinted.err.contains("give --range word=0:100"), "{}", hinted.err);
+        let ranged = run(&server.url, "-n 10 --warmup 0 --range word=0:100");
+        assert!(ranged.err.contains("not a number") && !ranged.err.contains("--range"), "{}", ranged.err);
+    }
+}
+
+#[test]
+fn what_is_no_text_of_prometheus_is_told() {
+    let server = Server::start(|_| right());
+    let ran = run(&server.url, &format!("-n 10 --warmup 0 --metrics-url {}/text", server.url));
+    assert!(ran.err.contains("/text cannot be read: what is there is no text of Prometheus"), "{}", ran.err);
+    assert_eq!(ran.status, 0);
 }
 
 #[test]
@@ -187,10 +219,14 @@ fn a_signal_ends_the_count_of_what_was_never_sent() {
         right()
     });
     let mut command =
-        command(&format!("--model m --url {} --rate 1e8 -d 100s --warmup 0 --timeout 10ms", server.url));
+        command(&format!("--model m --url {} --rate 1e8 -d 100s --warmup 0 --timeout 5s", server.url));
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
-    drop(SEEN.1.wait_while(SEEN.0.lock().unwrap(), |seen| *seen < 50).unwrap());
+    // Where the program ends before, this would have no end of its own.
+    let within = std::time::Duration::from_secs(60);
+    let seen = SEEN.1.wait_timeout_while(SEEN.0.lock().unwrap(), within, |seen| *seen < 50).unwrap().0;
+    assert!(*seen >= 50, "only {seen} requests came");
+    drop(seen);
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     kill_process(pid, Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();

@@ -6,6 +6,7 @@ mod bench;
 mod child;
 mod models;
 mod peers;
+mod ports;
 mod python;
 mod tally;
 mod test;

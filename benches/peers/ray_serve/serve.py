@@ -21,7 +21,7 @@ class Mlp:
     def __init__(self):
         self.model = v2.session()
 
-    @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.001)
+    @serve.batch(max_batch_size=32, batch_wait_timeout_s=0)
     async def infer(self, batch):
         return v2.run(self.model, batch)
 

@@ -24,6 +24,9 @@ impl Address {
             return Err(invalid("this client does not speak TLS"));
         }
         let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("grpc://")).unwrap_or(url);
+        if let Some((scheme, _)) = rest.split_once("://") {
+            return Err(invalid(&format!("its scheme is {scheme:?}, and this client speaks http alone")));
+        }
         let (host, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if host.contains('@') {
             return Err(invalid("this client sends no user name or password"));
@@ -124,6 +127,12 @@ mod tests {
             let error = Address::parse(url, 8000).unwrap_err().to_string();
             assert!(error.ends_with("write it as http://HOST:PORT"), "{url}: {error}");
         }
+    }
+
+    #[test]
+    fn another_scheme_is_named() {
+        let error = Address::parse("ftp://h", 8000).unwrap_err().to_string();
+        assert!(error.contains("its scheme is \"ftp\", and this client speaks http alone"), "{error}");
     }
 
     #[test]

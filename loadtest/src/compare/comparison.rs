@@ -1,6 +1,6 @@
 //! Two measurements side by side: the loads that both have, and what else differs.
 
-use super::figure::{Evidence, Figure, Metric};
+use super::figure::{Evidence, Figure, Metric, Verdict};
 use crate::measurement::{Load, Measurement, Run};
 use crate::report::loads::{LoadRuns, by_load};
 use crate::report::{remarks, units};
@@ -37,6 +37,7 @@ impl<'a> Comparison<'a> {
         notes.extend(only_in("A", &a, &b));
         notes.extend(only_in("B", &b, &a));
         notes.extend(noise_note(&loads));
+        notes.extend(unknown_note(&loads));
         for (side, measurement) in [("A", before), ("B", after)] {
             notes.extend(remarks::of(measurement).into_iter().map(|remark| format!("{side}: {remark}")));
         }
@@ -111,10 +112,46 @@ fn noise_note(loads: &[LoadComparison<'_>]) -> Option<String> {
     })
 }
 
+/// Why the noise of some figures is not known, and what would tell.
+fn unknown_note(loads: &[LoadComparison<'_>]) -> Option<String> {
+    let figures = loads.iter().flat_map(|load| &load.figures);
+    let changed = figures.filter(|figure| figure.change.is_some());
+    let unknown: Vec<_> = changed.filter(|figure| figure.verdict() == Verdict::Unknown).collect();
+    let seconds = unknown.iter().any(|figure| figure.metric.has_seconds());
+    let enough = if seconds {
+        "req/s, p50 and p99 need 5 s with answers in each, or --repeats 2; what is not there for each second needs \
+         --repeats 2"
+    } else {
+        "what is not there for each second needs --repeats 2"
+    };
+    (!unknown.is_empty()).then(|| {
+        format!("Noise is unknown where nothing shows how a figure scatters: {enough}, on both sides.")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::sample;
+
+    #[test]
+    fn unknown_noise_is_explained() {
+        let whole = sample::sweep(&[1]);
+        let mut slower = whole.clone();
+        slower.runs[0].latency.p99_9 *= 2.0;
+        slower.runs[0].requests_per_second /= 2.0;
+        let note = |a: &Measurement, b: &Measurement| unknown_note(&Comparison::of(a, b).loads);
+        assert_eq!(note(&whole, &whole), None);
+        assert!(
+            note(&whole, &slower)
+                .unwrap()
+                .contains("scatters: what is not there for each second needs --repeats 2, on both")
+        );
+        slower.runs[0].timeline.truncate(4);
+        assert!(note(&whole, &slower).unwrap().contains("need 5 s"));
+        let often = sample::of(&[sample::closed(1)], 2);
+        assert_eq!(note(&often, &often), None);
+    }
 
     #[test]
     fn loads_are_matched_whatever_their_order() {

@@ -65,6 +65,11 @@ impl Metric {
         }
     }
 
+    /// Whether the seconds of a run tell of it.
+    pub(super) fn has_seconds(self) -> bool {
+        matches!(self, Metric::Rate | Metric::P50 | Metric::P99)
+    }
+
     /// Shares of errors may be 0, so they are compared by their difference; all else by its ratio.
     pub(super) fn is_share(self) -> bool {
         self == Metric::Errors

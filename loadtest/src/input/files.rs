@@ -11,6 +11,9 @@ use volley_client::{ClientError, EncodedResponse, ModelMetadata, Tensor, TensorM
 
 use super::{Content, File, MAX_BYTES, Sources, rows, too_many_bytes};
 
+/// How the names of images end.
+pub(super) const IMAGES: [&str; 3] = ["png", "jpg", "jpeg"];
+
 /// What the files say, in the order it is sent.
 pub(super) fn contents(
     model: &str,
@@ -20,11 +23,17 @@ pub(super) fn contents(
     if let [File { name: None, path }] = &sources.files[..]
         && let Some(bodies) = bodies(path)?
     {
+        ensure!(
+            sources.batch.is_none(),
+            "{} holds whole requests, which are sent as they are: leave out --batch",
+            path.display()
+        );
         return Ok(bodies.into_iter().map(Content::Body).collect());
     }
+    let of_another = |name: &str| is_of_another(name, metadata, sources);
     let mut columns: Vec<Column> = Vec::new();
-    for file in &sources.files {
-        for column in read(file, model, metadata, sources).with_context(|| file.path.display().to_string())? {
+    for file in sources.files.iter().filter(|file| !file.name.as_deref().is_some_and(of_another)) {
+        for column in read(file, model, metadata, sources)? {
             if columns.iter().any(|other| other.name == column.name) {
                 bail!("input {:?} is given twice; the second time by {}", column.name, file.path.display());
             }
@@ -37,6 +46,12 @@ pub(super) fn contents(
     let requests = length(&columns)?;
     let tensors = |at: usize| columns.iter().map(|column| column.at(at)).collect();
     Ok((0..requests).map(|at| Content::Tensors(tensors(at))).collect())
+}
+
+/// Whether an input is not of the model of `metadata`, but of another that is asked.
+fn is_of_another(name: &str, metadata: Option<&ModelMetadata>, sources: &Sources) -> bool {
+    let has = |metadata: &ModelMetadata| metadata.inputs.iter().any(|input| input.name == name);
+    !metadata.is_none_or(has) && sources.inputs.iter().any(|input| input == name)
 }
 
 /// The answers that `files` expect, each to be compared with that of the request in its place; or one for all.
@@ -157,24 +172,14 @@ fn read(
     sources: &Sources,
 ) -> anyhow::Result<Vec<Column>> {
     let path = &file.path;
+    let named = || path.display().to_string();
     if is(path, &["npy", "npz"]) {
-        let name = match (&file.name, metadata) {
-            (Some(name), _) => Some(name.clone()),
-            (None, Some(_)) if is(path, &["npy"]) => Some(wanted(file, model, metadata)?.name.clone()),
-            (None, _) => None,
-        };
-        let column = |(name, array): (String, Array)| {
-            let input = metadata.map(|_| {
-                let named = File { name: Some(name.clone()), path: path.clone() };
-                wanted(&named, model, metadata)
-            });
-            let tensors = rows::tensors(&array, &name, (model, input.transpose()?), sources.batch);
-            Ok(Column { tensors: tensors.with_context(|| name.clone())?, name })
-        };
-        return arrays(path, name.as_deref())?.into_iter().map(column).collect();
+        return read_arrays(file, model, metadata, sources).with_context(named);
     }
-    let input = wanted(file, model, metadata)?;
-    let items = if path.is_dir() { images(path)? } else { vec![path.clone()] };
+    check_kind(path).with_context(named)?;
+    let input = wanted(file, model, metadata).with_context(named)?;
+    let items = if path.is_dir() { images(path).with_context(named)? } else { vec![path.clone()] };
+    // Its errors name the file.
     let tensor = |path: &PathBuf| {
         let content = input::Content::read(path)?;
         content.tensor(path, Wanted { model, input }, sources.scale)
@@ -183,11 +188,51 @@ fn read(
     let batch = usize::try_from(sources.batch.unwrap_or(1)).context("--batch is negative")?;
     ensure!(
         items.len().is_multiple_of(batch) || batch == 1,
-        "its {} items make no batches of {batch}",
+        "{}: its {} items make no batches of {batch}",
+        named(),
         items.len()
     );
-    let tensors = items.chunks(batch).map(rows::stacked).collect::<anyhow::Result<_>>()?;
-    Ok(vec![Column { name: input.name.clone(), tensors }])
+    let tensors = items.chunks(batch).map(rows::stacked).collect::<anyhow::Result<_>>();
+    Ok(vec![Column { name: input.name.clone(), tensors: tensors.with_context(named)? }])
+}
+
+/// Whether a file that is no array can be an input.
+fn check_kind(path: &Path) -> anyhow::Result<()> {
+    ensure!(
+        !is(path, &["jsonl"]),
+        "it holds whole requests, so it stands alone: without NAME=, and without another --input"
+    );
+    ensure!(
+        is(path, &["json"]) || is(path, &IMAGES) || path.is_dir(),
+        "it is of no kind that can be sent: its name must end in .json, .jsonl, .npy, .npz, .png, .jpg or .jpeg, or be \
+         that of a folder of images"
+    );
+    Ok(())
+}
+
+/// The inputs that a .npy or .npz file is.
+fn read_arrays(
+    file: &File,
+    model: &str,
+    metadata: Option<&ModelMetadata>,
+    sources: &Sources,
+) -> anyhow::Result<Vec<Column>> {
+    let path = &file.path;
+    let name = match (&file.name, metadata) {
+        (Some(name), _) => Some(name.clone()),
+        (None, Some(_)) if is(path, &["npy"]) => Some(wanted(file, model, metadata)?.name.clone()),
+        (None, _) => None,
+    };
+    let column = |(name, array): (String, Array)| {
+        let input = metadata.map(|_| {
+            let named = File { name: Some(name.clone()), path: path.clone() };
+            wanted(&named, model, metadata)
+        });
+        let tensors = rows::tensors(&array, &name, (model, input.transpose()?), sources.batch);
+        Ok(Column { tensors: tensors.with_context(|| name.clone())?, name })
+    };
+    let arrays = arrays(path, name.as_deref())?.into_iter();
+    arrays.filter(|(name, _)| !is_of_another(name, metadata, sources)).map(column).collect()
 }
 
 /// The input that `file` is for.
@@ -225,7 +270,10 @@ fn arrays(path: &Path, name: Option<&str>) -> anyhow::Result<Vec<(String, Array)
         let name = name.context("say which tensor it is for, as NAME=FILE.npy")?;
         return Ok(vec![(name.to_owned(), input::read_npy(file)?)]);
     }
-    ensure!(is(path, &["npz"]), "its name must end in .npy or .npz");
+    ensure!(
+        is(path, &["npz"]),
+        "its name must end in .npy or .npz, or in .json or .jsonl where it has all and no NAME="
+    );
     ensure!(name.is_none(), "its arrays have names of their own; leave out NAME=");
     members(file, MAX_BYTES)
 }
@@ -253,7 +301,7 @@ fn images(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).context("cannot read it")?;
     let paths = entries.map(|entry| entry.map(|entry| entry.path()));
     let mut paths = paths.collect::<Result<Vec<_>, _>>().context("cannot read it")?;
-    paths.retain(|path| is(path, &["png", "jpg", "jpeg"]));
+    paths.retain(|path| is(path, &IMAGES));
     ensure!(!paths.is_empty(), "it has no .png, .jpg or .jpeg in it");
     paths.sort();
     Ok(paths)
@@ -263,7 +311,7 @@ fn text(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn is(path: &Path, extensions: &[&str]) -> bool {
+pub(super) fn is(path: &Path, extensions: &[&str]) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     extensions.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }

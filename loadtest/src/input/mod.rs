@@ -14,7 +14,7 @@ use volley_client::input::Scale;
 use volley_client::{InferRequest, ModelMetadata, Tensor};
 
 pub(crate) use self::files::expected;
-pub(crate) use self::random::{Range, StringLength, check_names};
+pub(crate) use self::random::{Range, StringLength, check_names, random_text};
 pub(crate) use self::shapes::Shape;
 
 /// Bytes of all requests that are prepared: a server's metadata may ask for any size.
@@ -41,6 +41,11 @@ impl File {
     /// Whether it is no file, but the word for random contents.
     pub(crate) fn is_random(&self) -> bool {
         self.name.is_none() && self.path.as_os_str() == "random"
+    }
+
+    /// Whether it is an image, or a folder, which holds nothing else.
+    pub(crate) fn is_images(&self) -> bool {
+        files::is(&self.path, &files::IMAGES) || self.path.is_dir()
     }
 }
 
@@ -69,6 +74,8 @@ pub(crate) struct Sources {
     pub(crate) string_lengths: Vec<StringLength>,
     /// Items in one request; as the files or the model have it when not given.
     pub(crate) batch: Option<i64>,
+    /// Inputs of all models that are asked: what is for one of them is not missing at another.
+    pub(crate) inputs: Vec<String>,
     /// Random requests that are different.
     pub(crate) distinct: usize,
     /// Whether tensors are sent as JSON, which is longer.

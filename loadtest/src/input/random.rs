@@ -129,6 +129,14 @@ pub(crate) fn check_names(
     Ok(())
 }
 
+/// The first input whose strings are random letters, when the requests to a model of `metadata` are random.
+pub(crate) fn random_text(metadata: &ModelMetadata, sources: &Sources) -> Option<String> {
+    let mut inputs = metadata.inputs.iter().filter(|_| sources.files.is_empty());
+    let ranged = |name: &str| sources.ranges.iter().any(|range| range.input == name);
+    let text = inputs.find(|input| input.datatype == DataType::Bytes.name() && !ranged(&input.name));
+    text.map(|input| input.name.clone())
+}
+
 fn tensor(
     model: &str,
     input: &TensorMetadata,
@@ -227,6 +235,7 @@ mod tests {
             batch: None,
             distinct: 16,
             as_text: false,
+            inputs: Vec::new(),
             scale: Default::default(),
             seed: 1,
         }
@@ -286,6 +295,16 @@ mod tests {
             assert!(numbers.iter().any(|number| *number < low + width), "{datatype} misses {low}");
             assert!(numbers.iter().any(|number| *number > high - width), "{datatype} misses {high}");
         }
+    }
+
+    #[test]
+    fn strings_without_a_range_are_letters() {
+        let range = Range { input: "x".into(), low: 0.0, high: 9.0 };
+        let of = |datatype: &str, sources: &Sources| random_text(&metadata(datatype), sources);
+        assert_eq!(of("BYTES", &sources()).as_deref(), Some("x"));
+        assert_eq!(of("BYTES", &Sources { ranges: vec![range], ..sources() }), None);
+        assert_eq!(of("BYTES", &Sources { files: vec!["x=a.npy".parse().unwrap()], ..sources() }), None);
+        assert_eq!(of("FP32", &sources()), None);
     }
 
     #[test]

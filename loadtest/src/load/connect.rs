@@ -1,5 +1,7 @@
 //! The connections that a thread opens before its run begins.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::task::JoinSet;
 
 use super::{Mode, Setting, part};
@@ -18,15 +20,15 @@ pub(super) struct Ready {
     pub(super) connections: Vec<Connection>,
 }
 
-/// Opens the connections that a thread begins with. One that fails is tried again by its first request.
-pub(super) async fn connect(setting: &Setting, share: Share) -> Ready {
+/// Opens the connections that a thread begins with, and counts them in `connected`. One that fails is tried again by its first request.
+pub(super) async fn connect(setting: &Setting, share: Share, connected: &AtomicUsize) -> Ready {
     let count = match setting.spec.mode {
         Mode::Closed { concurrency } => part(concurrency, share),
         Mode::Open { max_connections, .. } => part(max_connections, share).min(OPEN_FROM_START),
     };
     let opener = Opener::new(setting.endpoint.clone());
     let mut connections = Vec::with_capacity(count);
-    let connecting = connect_all(&opener, count, &mut connections);
+    let connecting = connect_all(&opener, count, (&mut connections, connected));
     let connecting = tokio::time::timeout(setting.spec.timeout, connecting);
     // Whether all are there or not: what is not is opened by its first request, which tells of it.
     let _ = setting.stop.unless(connecting).await;
@@ -35,7 +37,11 @@ pub(super) async fn connect(setting: &Setting, share: Share) -> Ready {
 }
 
 /// Connects some at a time, until all are there or one fails.
-async fn connect_all(opener: &Opener, count: usize, connections: &mut Vec<Connection>) {
+async fn connect_all(
+    opener: &Opener,
+    count: usize,
+    (connections, connected): (&mut Vec<Connection>, &AtomicUsize),
+) {
     let (mut attempts, mut begun) = (JoinSet::new(), 0);
     loop {
         while begun < count && attempts.len() < CONNECTING {
@@ -44,7 +50,10 @@ async fn connect_all(opener: &Opener, count: usize, connections: &mut Vec<Connec
             begun += 1;
         }
         match attempts.join_next().await {
-            Some(Ok(Ok(connection))) => connections.push(connection),
+            Some(Ok(Ok(connection))) => {
+                connections.push(connection);
+                connected.fetch_add(1, Ordering::Relaxed);
+            }
             _ => return,
         }
     }
@@ -89,14 +98,16 @@ mod tests {
             workload: Arc::new(Workload { models: Vec::new() }),
             stop: Stop::default(),
         };
-        let share = Share { lane: 0, lanes: 1 };
+        let (share, connected) = (Share { lane: 0, lanes: 1 }, AtomicUsize::new(0));
         let began = Instant::now();
         let local = tokio::task::LocalSet::new();
-        let ready = local.run_until(connect(&setting(Duration::from_millis(200)), share)).await;
+        let ready = local.run_until(connect(&setting(Duration::from_millis(200)), share, &connected)).await;
         assert_eq!(ready.connections.len(), 100);
+        // The kernel takes one or two for a listener that takes none.
+        assert!((1..100).contains(&connected.load(Ordering::Relaxed)));
         let stopped = setting(Duration::from_secs(3600));
         stopped.stop.set("a signal");
-        assert_eq!(local.run_until(connect(&stopped, share)).await.connections.len(), 100);
+        assert_eq!(local.run_until(connect(&stopped, share, &connected)).await.connections.len(), 100);
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     }
 }

@@ -6,6 +6,7 @@ mod lane;
 mod open;
 mod slot;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
@@ -77,7 +78,11 @@ pub(crate) struct Running {
 pub(crate) fn start(setting: &Setting) -> anyhow::Result<Running> {
     let lanes = setting.spec.threads;
     let (out, pieces) = channel();
-    let begin = Arc::new(Begin { barrier: Barrier::new(lanes), clock: OnceLock::new() });
+    let begin = Arc::new(Begin {
+        barrier: Barrier::new(lanes),
+        clock: OnceLock::new(),
+        connected: AtomicUsize::new(0),
+    });
     // Before any thread waits for the others to be ready.
     let build = |_| tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtimes = (0..lanes).map(build).collect::<Result<Vec<_>, _>>().context("cannot start a thread")?;
@@ -99,6 +104,11 @@ impl Running {
         self.begin.clock.get().map(|clock| Duration::from_nanos(clock.now()))
     }
 
+    /// How many connections were opened before requests are sent.
+    pub(crate) fn connected(&self) -> usize {
+        self.begin.connected.load(Ordering::Relaxed)
+    }
+
     /// Waits for the threads.
     ///
     /// # Errors
@@ -116,11 +126,13 @@ impl Running {
 struct Begin {
     barrier: Barrier,
     clock: OnceLock<Clock>,
+    /// Connections that are open, until the clock starts.
+    connected: AtomicUsize,
 }
 
 /// The work of one thread.
 async fn send(setting: Setting, share: Share, begin: &Begin, out: Sender<Piece>) -> anyhow::Result<Tally> {
-    let ready = connect::connect(&setting, share).await;
+    let ready = connect::connect(&setting, share, &begin.connected).await;
     begin.barrier.wait();
     let clock = *begin.clock.get_or_init(Clock::start);
     LaneStart { setting, share, clock, out }.run(ready).await

@@ -18,6 +18,7 @@ use volley_client::{ClientError, GrpcClient, GrpcOptions, HttpClient, HttpOption
 pub(crate) use self::difference::Observed;
 use self::metrics::Metrics;
 use self::process::{Found, ProcessReading};
+use self::prometheus::Sample;
 pub(crate) use self::window::Readings;
 
 /// Where to look beside the server's own address.
@@ -192,7 +193,10 @@ impl Endpoint {
         let endpoint = Endpoint::at(url, true).map_err(|error| error.to_string());
         let remark = |error| format!("The metrics at {url} cannot be read: {error}.");
         let endpoint = endpoint.map_err(remark)?;
-        endpoint.read().await.map_err(remark)?;
+        let metrics = endpoint.samples().await.map_err(remark)?;
+        if metrics.is_empty() {
+            return Err(remark("what is there is no text of Prometheus".to_owned()));
+        }
         Ok(endpoint)
     }
 
@@ -214,11 +218,15 @@ impl Endpoint {
     }
 
     async fn read(&self) -> Result<Metrics, String> {
+        self.samples().await.map(|samples| Metrics::of(&samples))
+    }
+
+    async fn samples(&self) -> Result<Vec<Sample>, String> {
         let answer = self.client.get(self.path).await.map_err(|error| error.to_string())?;
         if !answer.status().is_success() {
             return Err(format!("the answer is {}", answer.status()));
         }
-        Ok(Metrics::of(&prometheus::parse(&String::from_utf8_lossy(answer.body()))))
+        Ok(prometheus::parse(&String::from_utf8_lossy(answer.body())))
     }
 }
 

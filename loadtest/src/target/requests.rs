@@ -17,6 +17,9 @@ use crate::workload::{ModelRequests, Prepared, Workload};
 /// The code of gRPC for a method that a server does not have.
 const UNIMPLEMENTED: i32 = 12;
 
+/// Random requests that differ, when nobody says how many.
+const DISTINCT: u32 = 16;
+
 /// Bytes that prepared requests may still have.
 #[derive(Debug)]
 struct Budget {
@@ -70,7 +73,7 @@ fn request(model: &Model, protocol: Protocol, content: &Content) -> anyhow::Resu
 /// # Errors
 /// When the server has no such model, the inputs do not fit it, or they are too many.
 pub(super) async fn workload(client: &Client, args: &LoadArgs) -> anyhow::Result<Workload> {
-    let sources = sources(args);
+    let mut sources = sources(args);
     let expected = match &args.check.expect[..] {
         [] => Vec::new(),
         files => input::expected(files, sources.batch).context("--expect").map_err(usage::bad)?,
@@ -82,6 +85,7 @@ pub(super) async fn workload(client: &Client, args: &LoadArgs) -> anyhow::Result
     }
     let inputs: Vec<_> = known.iter().flatten().flat_map(|metadata| metadata.inputs.clone()).collect();
     input::check_names(&inputs, &sources).map_err(usage::bad)?;
+    sources.inputs = inputs.into_iter().map(|input| input.name).collect();
     let mut models = Vec::new();
     let mut budget = Budget { left: MAX_BYTES };
     for (model, metadata) in args.target.model.iter().zip(known) {
@@ -96,11 +100,9 @@ pub(super) async fn workload(client: &Client, args: &LoadArgs) -> anyhow::Result
             };
         let requests = contents.iter().zip(expected).map(&mut prepare).collect::<anyhow::Result<_>>();
         let requests = requests.with_context(|| format!("model {:?}", model.name))?;
-        let name = match &model.version {
-            Some(version) => format!("{}:{version}", model.name),
-            None => model.name.clone(),
-        };
-        models.push(ModelRequests { model: name, share: model.weight / total, requests });
+        let name = called(model);
+        let random_text = metadata.as_ref().and_then(|metadata| input::random_text(metadata, &sources));
+        models.push(ModelRequests { model: name, share: model.weight / total, requests, random_text });
     }
     Ok(Workload { models })
 }
@@ -115,10 +117,10 @@ async fn metadata(
         // A server that knows only inference answers, too; and then without inputs nothing is known.
         Ok(metadata) => Ok(Some(metadata).filter(|metadata| !metadata.inputs.is_empty())),
         Err(ClientError::Status { status: 404 | 400, message }) if message.contains(&model.name) => {
-            bail!("the server has no model {:?}: {message}", model.name)
+            bail!("the server has no model {:?}: {message}", called(model))
         }
         Err(ClientError::Rpc { code, message }) if message.contains(&model.name) => {
-            bail!("the server has no model {:?}: {code:?}: {message}", model.name)
+            bail!("the server has no model {:?}: {code:?}: {message}", called(model))
         }
         Err(ClientError::Status { status: 404 | 405 | 501, .. }) => Ok(None),
         // Of gRPC only this says that there is no such method.
@@ -126,6 +128,12 @@ async fn metadata(
         Err(_) if can_do_without => Ok(None),
         Err(error) => Err(client.unanswered(error)).context("cannot ask what the model takes"),
     }
+}
+
+/// `NAME`, or `NAME:VERSION` where one is asked for.
+fn called(model: &Model) -> String {
+    let version = model.version.as_ref().map(|version| format!(":{version}"));
+    format!("{}{}", model.name, version.unwrap_or_default())
 }
 
 fn sources(args: &LoadArgs) -> Sources {
@@ -136,9 +144,10 @@ fn sources(args: &LoadArgs) -> Sources {
         ranges: input.range.clone(),
         string_lengths: input.string_length.clone(),
         batch: input.batch,
-        distinct: input.distinct as usize,
+        inputs: Vec::new(),
+        distinct: input.distinct.unwrap_or(DISTINCT) as usize,
         as_text: args.target.protocol == Protocol::HttpJson,
-        scale: input.scale,
+        scale: input.scale.unwrap_or_default(),
         seed: args.extent.seed,
     }
 }

@@ -75,6 +75,14 @@ impl Server {
         metadata: bool,
         reply: impl Fn(u64) -> Reply + Send + Sync + 'static,
     ) -> Server {
+        Server::telling(metadata.then_some(METADATA), reply)
+    }
+
+    /// As [`Server::start`], with this metadata.
+    pub(crate) fn telling(
+        metadata: Option<&'static str>,
+        reply: impl Fn(u64) -> Reply + Send + Sync + 'static,
+    ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
@@ -113,17 +121,21 @@ impl Server {
 }
 
 impl Shared {
-    fn serve(&self, stream: TcpStream, metadata: bool, reply: &dyn Fn(u64) -> Reply) {
+    fn serve(&self, stream: TcpStream, metadata: Option<&str>, reply: &dyn Fn(u64) -> Reply) {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut writer = stream;
         let _ = writer.set_nodelay(true);
         while let Some((method, path)) = request(&mut reader) {
-            let bytes = match method.as_str() {
-                "GET" if metadata && path == "/v2/models/m" => answer("200 OK", METADATA),
-                "GET" if self.counts.load(Ordering::SeqCst) && path == "/v2/models/m/stats" => {
+            let bytes = match (method.as_str(), metadata) {
+                ("GET", Some(metadata)) if path == "/v2/models/m" => answer("200 OK", metadata),
+                ("GET", _) if path.starts_with("/v2/models/m/versions/") => {
+                    answer("404 Not Found", r#"{"error":"model 'm' has no such version"}"#)
+                }
+                ("GET", _) if path == "/text" => answer("200 OK", "<html>nothing</html>"),
+                ("GET", _) if self.counts.load(Ordering::SeqCst) && path == "/v2/models/m/stats" => {
                     answer("200 OK", &self.statistics())
                 }
-                "GET" => answer("404 Not Found", r#"{"error":"unknown"}"#),
+                ("GET", _) => answer("404 Not Found", r#"{"error":"unknown"}"#),
                 _ => {
                     self.paths.lock().unwrap().push(path);
                     match reply(self.seen.fetch_add(1, Ordering::SeqCst)) {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::directory;
+use crate::ports;
 use crate::workspace::Workspace;
 
 /// Microseconds in a tick of `/proc/PID/stat`; Linux shows user space 100 ticks a second on every machine.
@@ -32,14 +33,14 @@ pub(super) struct Server {
 impl Server {
     /// The bare echo server, ready.
     pub(super) fn floor(workspace: &Workspace) -> Result<Server> {
-        let [port] = free_ports()?;
+        let [port] = ports::free()?;
         let mut command = workspace.command(workspace.release("http_floor"));
         Server::start(command.arg("--port").arg(port.to_string()), port, log(workspace, "http_floor"))
     }
 
     /// Volley serving `models`, ready.
     pub(super) fn volley(workspace: &Workspace, models: &Path) -> Result<Server> {
-        let [http, grpc, metrics] = free_ports()?;
+        let [http, grpc, metrics] = ports::free()?;
         let mut command = workspace.command(workspace.release("volley"));
         command.arg("--model-repository").arg(models);
         for (option, port) in [("--http-port", http), ("--grpc-port", grpc), ("--metrics-port", metrics)] {
@@ -118,18 +119,6 @@ fn log(workspace: &Workspace, name: &str) -> PathBuf {
     directory(workspace).join(format!("{name}.log"))
 }
 
-/// Ports that nobody listens on: bound all at once, so that they differ, then let go.
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let mut ports = [0; N];
-    let mut held = Vec::new();
-    for port in &mut ports {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        *port = listener.local_addr()?.port();
-        held.push(listener);
-    }
-    Ok(ports)
-}
-
 /// User and system time in the text of `/proc/PID/stat`: fields 14 and 15, of which the second, the name, may
 /// hold spaces and parentheses.
 fn cpu_ticks(stat: &str) -> Option<f64> {
@@ -159,11 +148,5 @@ mod tests {
     fn resident_memory_is_one_line_of_the_status() {
         assert_eq!(resident_kib("VmHWM:\t  9999 kB\nVmRSS:\t    2048 kB\n"), Some(2048.0));
         assert_eq!(resident_kib("VmHWM:\t  9999 kB\n"), None);
-    }
-
-    #[test]
-    fn free_ports_differ() {
-        let [first, second, third] = free_ports().unwrap();
-        assert!(first != second && second != third && first != third);
     }
 }

@@ -33,18 +33,24 @@ pub(super) struct Exchange {
 impl Exchange {
     /// Writes the request to `directory`, and has ONNX Runtime in Python answer it, which is none of the servers.
     pub(super) fn make(workspace: &Workspace, directory: &Path) -> Result<Exchange> {
-        let (request, answer) = (directory.join("request.json"), directory.join("answer.json"));
-        let body = body();
-        fs::write(&request, &body)?;
+        let mut exchange = Exchange::at(directory);
+        let Exchange { request, answer, body, .. } = &exchange;
+        fs::write(request, body)?;
         let mut answering = workspace.command(python::interpreter(workspace)?);
         answering
             .arg("benches/peers/protocol/answer.py")
-            .args([&request, &answer])
+            .args([request, answer])
             .env("PEER_MODEL", model_file(directory))
             .env("PYTHONDONTWRITEBYTECODE", "1");
         child::run(&mut answering).context("cannot tell what the servers must answer")?;
-        let expected = output(&fs::read_to_string(&answer)?)?;
-        Ok(Exchange { request, answer, body, expected })
+        exchange.expected = output(&fs::read_to_string(answer)?)?;
+        Ok(exchange)
+    }
+
+    /// The exchange whose files are in `directory`, before its answer is known.
+    pub(super) fn at(directory: &Path) -> Exchange {
+        let (request, answer) = (directory.join("request.json"), directory.join("answer.json"));
+        Exchange { request, answer, body: body(), expected: Vec::new() }
     }
 
     /// Sends the request once to the server at `url`.

@@ -25,6 +25,13 @@ pub(super) struct Load<'a> {
     pub(super) verified: bool,
     pub(super) concurrency: usize,
     pub(super) seconds: u32,
+    /// Of this machine.
+    pub(super) cores: usize,
+}
+
+/// Threads of the generator on a machine of so many cores; most are left to the server.
+pub(super) fn threads(cores: usize) -> usize {
+    (cores / 4).max(1)
 }
 
 /// What a load did, as the one that sent it saw it.
@@ -42,6 +49,8 @@ pub(super) struct Sent {
     pub(super) error: Option<String>,
     /// Processor time of the generator for each request.
     pub(super) generator_cpu_micros: f64,
+    /// The share of the time, from 0 to 1, that the busiest thread of the generator ran.
+    pub(super) generator_busy: Option<f64>,
 }
 
 /// The fields of a measurement that the comparison needs.
@@ -60,6 +69,7 @@ struct Run {
     requests_per_second: f64,
     latency: Latency,
     generator_cpu_micros: f64,
+    generator_busy: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,15 +93,22 @@ pub(super) fn send(workspace: &Workspace, load: &Load<'_>, out: &Path) -> Result
 
 fn command(workspace: &Workspace, load: &Load<'_>, out: &Path) -> Command {
     let mut command = workspace.command(workspace.release("volley-load"));
+    // A thread without a request would only wait.
+    let threads = threads(load.cores).min(load.concurrency);
     command
         .args(["--url", load.url, "--model", MODEL])
         .args(["--protocol", load.protocol.flag()])
         .arg("--input")
         .arg(&load.exchange.request)
         .args(["--concurrency", &load.concurrency.to_string()])
+        .args(["--threads", &threads.to_string()])
         .args(["--duration", &load.seconds.to_string(), "--warmup", "0", "--repeats", "1", "--quiet"])
         .arg("--json")
         .arg(out);
+    if load.protocol == Protocol::Grpc {
+        // One connection is one task of a server: a server on one of many cores is no measurement of it.
+        command.args(["--connections", &load.cores.div_ceil(threads).to_string()]);
+    }
     if load.verified {
         command.arg("--expect").arg(&load.exchange.answer).args(["--tolerance", &TOLERANCE.to_string()]);
     }
@@ -117,6 +134,7 @@ fn sent(text: &str) -> Result<Sent> {
         failed: run.errors.values().sum::<u64>() + run.unanswered,
         error: error.or_else(|| (run.unanswered > 0).then(|| "no answer".to_owned())),
         generator_cpu_micros: run.generator_cpu_micros,
+        generator_busy: run.generator_busy,
     })
 }
 
@@ -133,7 +151,7 @@ mod tests {
             "errors": {"status 503: busy": 4, "timeout": 9}, "wrong_answers": 0,
             "requests_per_second": 17.4, "items_per_second": 17.4,
             "latency": {"count": 87, "p50": 250.5, "p99": 900.0, "curve": []},
-            "send_lag": {}, "generator_cpu_micros": 12.5, "timeline": []
+            "send_lag": {}, "generator_cpu_micros": 12.5, "generator_busy": 0.25, "timeline": []
         }]
     }"#;
 
@@ -147,8 +165,38 @@ mod tests {
             failed: 15,
             error: Some("timeout".to_owned()),
             generator_cpu_micros: 12.5,
+            generator_busy: Some(0.25),
         };
         assert_eq!(sent(MEASUREMENT).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_generator_grows_with_the_machine() {
+        assert_eq!([1, 2, 7, 8, 64].map(threads), [1, 1, 1, 2, 16]);
+        let exchange = Exchange::at(Path::new("/target/peers"));
+        let workspace = Workspace { root: "/".into(), target: "/target".into() };
+        let told = |protocol, concurrency| {
+            let load = Load {
+                url: "http://127.0.0.1:1",
+                protocol,
+                exchange: &exchange,
+                verified: false,
+                concurrency,
+                seconds: 1,
+                cores: 16,
+            };
+            let command = command(&workspace, &load, Path::new("out"));
+            let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+            let after = |option| {
+                let at = words.iter().position(|word| word == option)?;
+                words.get(at + 1).cloned()
+            };
+            (after("--threads"), after("--connections"))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(told(Protocol::HttpJson, 128), (some("4"), None));
+        assert_eq!(told(Protocol::Grpc, 128), (some("4"), some("4")));
+        assert_eq!(told(Protocol::Grpc, 1), (some("1"), some("16")));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use super::report::{Figures, Loaded, Outcome, Row};
 use super::running::{self, Running};
 use super::{Args, directory};
 use crate::bench::median;
-use crate::python;
 use crate::workspace::Workspace;
+use crate::{ports, python};
 
 /// Seconds of load before anything is measured: caches, lazy imports, pools of threads.
 const WARM_UP: u32 = 3;
@@ -32,7 +32,7 @@ pub(super) fn measure(workspace: &Workspace, args: &Args, exchange: &Exchange, p
 fn figures(workspace: &Workspace, args: &Args, exchange: &Exchange, peer: &Peer) -> Result<Figures> {
     let directory = &directory(workspace);
     let cores = std::thread::available_parallelism()?.get();
-    let place = Place { workspace, directory, ports: running::free_ports()?, cores };
+    let place = Place { workspace, directory, ports: ports::free()?, cores };
     let served = match &peer.program {
         Program::Elsewhere(url) => Served { url: url.clone(), running: None, ready_after: None },
         _ => start(&place, exchange, peer)?,
@@ -40,7 +40,7 @@ fn figures(workspace: &Workspace, args: &Args, exchange: &Exchange, peer: &Peer)
     if served.running.is_none() {
         exchange.ask(&served.url).with_context(|| format!("{} does not answer as it should", served.url))?;
     }
-    let sending = Sending { workspace, exchange, peer, served: &served, directory };
+    let sending = Sending { workspace, exchange, peer, served: &served, directory, cores };
     sending.send(args.concurrency.iter().copied().max().map_or(1, Into::into), WARM_UP)?;
     let mut loads = Vec::new();
     for &concurrency in &args.concurrency {
@@ -50,10 +50,11 @@ fn figures(workspace: &Workspace, args: &Args, exchange: &Exchange, peer: &Peer)
         served.running.as_ref().map(|running| process_tree::memory_bytes(&running.processes()));
     let ready_after_seconds = served.ready_after.map(|after| after.as_secs_f64());
     drop(served);
-    for port in place.ports {
-        running::ensure_free(port, CLOSING)?;
-    }
-    Ok(Figures { ready_after_seconds, resident_bytes, loads })
+    // The next server has other ports, so what was measured stays true.
+    let kept = place.ports.iter().take(peer.program.ports());
+    let kept = kept.filter(|port| !running::becomes_free(**port, CLOSING));
+    let remarks = kept.map(|port| format!("port {port} was still in use after the server on it was ended"));
+    Ok(Figures { ready_after_seconds, resident_bytes, loads, remarks: remarks.collect() })
 }
 
 /// A server that answers.
@@ -99,6 +100,7 @@ struct Sending<'a> {
     peer: &'a Peer,
     served: &'a Served,
     directory: &'a Path,
+    cores: usize,
 }
 
 /// One load: what the generator says of it, and what the processor did meanwhile.
@@ -120,6 +122,7 @@ impl Sending<'_> {
             verified: !matches!(self.peer.program, Program::Floor(_)),
             concurrency,
             seconds,
+            cores: self.cores,
         };
         let out = self.directory.join(format!("{}-{concurrency}.json", self.peer.name));
         let (before, machine_before) = (self.cpu_micros(), process_tree::machine());
@@ -155,6 +158,7 @@ fn loaded(sending: &Sending<'_>, args: &Args, concurrency: usize) -> Result<Load
     let of = |figure: fn(&Sent) -> f64| median(runs.iter().map(|run| figure(&run.sent)));
     let cpu: Option<Vec<f64>> =
         runs.iter().map(|run| Some(run.cpu_micros? / float(run.sent.requests.max(1)))).collect();
+    let busy: Option<Vec<f64>> = runs.iter().map(|run| run.sent.generator_busy).collect();
     let others: Option<Vec<f64>> = runs.iter().map(|run| run.others).collect();
     Ok(Loaded {
         concurrency,
@@ -163,6 +167,7 @@ fn loaded(sending: &Sending<'_>, args: &Args, concurrency: usize) -> Result<Load
         p99_micros: of(|sent| sent.p99_micros),
         cpu_micros_per_request: cpu.map(median),
         generator_cpu_micros_per_request: of(|sent| sent.generator_cpu_micros),
+        generator_busy: busy.map(median),
         others: others.map(median),
         requests: runs.iter().map(|run| run.sent.requests).sum(),
         failed: runs.iter().map(|run| run.sent.failed).sum(),

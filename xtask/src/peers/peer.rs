@@ -59,6 +59,22 @@ pub(super) struct Python {
     variables: &'static [(&'static str, &'static str)],
 }
 
+impl Program {
+    /// How many of the ports of a [`Place`] it listens on.
+    pub(super) fn ports(&self) -> usize {
+        match self {
+            Program::Elsewhere(_) => 0,
+            Program::Floor(_) => 1,
+            Program::Volley => 3,
+            Program::Python(python) => {
+                let words = python.command.iter().chain(python.variables.iter().map(|(_, value)| value));
+                let named = |name| words.clone().any(|word| word.contains(name));
+                1 + usize::from(named("{port2}")) + usize::from(named("{port3}"))
+            }
+        }
+    }
+}
+
 /// All that can be started here, in the order of the table.
 const PEERS: &[Peer] = &[
     Peer {
@@ -243,6 +259,14 @@ mod tests {
         assert!(!names(&[], None).unwrap().contains(&"triton"));
         let error = names(&["triton"], None).unwrap_err().to_string();
         assert!(error.contains(r#"no server "triton""#) && error.contains("mosec"), "{error}");
+    }
+
+    #[test]
+    fn a_server_has_the_ports_that_it_is_told() {
+        let ports = |name| PEERS.iter().find(|peer| peer.name == name).map(|peer| peer.program.ports());
+        assert_eq!(ports("floor"), Some(1));
+        assert_eq!(ports("volley"), Some(3));
+        assert_eq!((ports("litserve"), ports("mosec"), ports("mlserver")), (Some(1), Some(1), Some(3)));
     }
 
     #[test]

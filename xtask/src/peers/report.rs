@@ -10,7 +10,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::exchange::MODEL;
-use super::{Args, peer};
+use super::{Args, generator, peer};
 use crate::workspace::Workspace;
 
 /// All rows, and where they come from.
@@ -20,6 +20,7 @@ pub(super) struct Report {
     /// The processor.
     pub(super) machine: String,
     pub(super) cores: usize,
+    pub(super) generator_threads: usize,
     pub(super) memory_gib: u64,
     /// Kernel and its version.
     pub(super) system: String,
@@ -59,6 +60,8 @@ pub(super) struct Figures {
     pub(super) resident_bytes: Option<u64>,
     /// By concurrency, rising as it was asked for.
     pub(super) loads: Vec<Loaded>,
+    /// What a reader should know of the measurement, each a clause.
+    pub(super) remarks: Vec<String>,
 }
 
 /// A server under one load: medians of the repeats, and sums of counts.
@@ -71,6 +74,8 @@ pub(super) struct Loaded {
     /// Processor time of all processes of the server for each request.
     pub(super) cpu_micros_per_request: Option<f64>,
     pub(super) generator_cpu_micros_per_request: f64,
+    /// The share of the time, from 0 to 1, that its busiest thread ran.
+    pub(super) generator_busy: Option<f64>,
     /// What other programs used of the machine meanwhile, from 0 to 1: such figures are too low.
     pub(super) others: Option<f64>,
     pub(super) requests: u64,
@@ -83,10 +88,12 @@ impl Report {
     /// A report without rows, on this machine and commit, now.
     pub(super) fn begin(workspace: &Workspace, args: &Args) -> Result<Report> {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let cores = std::thread::available_parallelism()?.get();
         Ok(Report {
             model: MODEL,
             machine: value(&read("/proc/cpuinfo"), "model name").unwrap_or("unknown processor").to_owned(),
-            cores: std::thread::available_parallelism()?.get(),
+            cores,
+            generator_threads: generator::threads(cores),
             memory_gib: kibibytes(&read("/proc/meminfo"), "MemTotal").unwrap_or(0).div_ceil(1 << 20),
             system: format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()),
             load_before: read("/proc/loadavg")
@@ -127,6 +134,16 @@ impl Figures {
     }
 }
 
+impl Loaded {
+    /// When the generator is as busy as this, the server may do more than was asked of it.
+    const BUSY: f64 = 0.8;
+
+    /// Whether the figures may be the generator's limit.
+    pub(super) fn is_generator_busy(&self) -> bool {
+        self.generator_busy > Some(Loaded::BUSY)
+    }
+}
+
 /// For the terminal, while the next server is measured.
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,12 +163,15 @@ impl fmt::Display for Row {
             if let Some(others @ 0.05..) = load.others {
                 write!(f, ", {:.0} % of the machine used by others", others * 100.0)?;
             }
+            if let Some(busy) = load.generator_busy.filter(|_| load.is_generator_busy()) {
+                write!(f, ", generator busy {:.0} %", busy * 100.0)?;
+            }
             if let (failed @ 1.., Some(error)) = (load.failed, &load.error) {
                 write!(f, ", {failed} of {} failed: {error}", load.requests)?;
             }
             writeln!(f)?;
         }
-        Ok(())
+        figures.remarks.iter().try_for_each(|remark| writeln!(f, "  {remark}"))
     }
 }
 

@@ -1,19 +1,19 @@
 //! A server that runs: started in a process group of its own, and ended with all that it started.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::process_tree::{self, Process};
+use crate::ports;
 
 /// Ray starts a dozen processes, which takes most of a minute on two busy cores.
 const START_WITHIN: Duration = Duration::from_secs(180);
@@ -154,28 +154,18 @@ fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// `N` ports that nobody listens on: bound all at once, so that they differ, then let go.
-pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let mut ports = [0; N];
-    let mut held = Vec::new();
-    for port in &mut ports {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        *port = listener.local_addr()?.port();
-        held.push(listener);
-    }
-    Ok(ports)
-}
-
-/// Makes sure that a server has let go of `port`, so that the next measurement meets no remains of it. Its last
-/// connections may take as long as `patience` to close.
+/// Whether a server lets go of `port`, so that the next measurement meets no remains of it. Its last connections may
+/// take as long as `patience` to close.
 #[expect(clippy::disallowed_methods, reason = "a port can only be tried again")]
-pub(super) fn ensure_free(port: u16, patience: Duration) -> Result<()> {
+pub(super) fn becomes_free(port: u16, patience: Duration) -> bool {
     let started = Instant::now();
-    while TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
-        ensure!(started.elapsed() < patience, "port {port} is still in use after the server on it was ended");
+    while !ports::is_free(port) {
+        if started.elapsed() >= patience {
+            return false;
+        }
         std::thread::sleep(ASK_EVERY);
     }
-    Ok(())
+    true
 }
 
 /// What the log ends with, on one line.
@@ -188,6 +178,8 @@ fn last_lines(log: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
 
     fn log() -> (tempfile::TempDir, PathBuf) {
@@ -229,13 +221,11 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_not_free() {
+    fn a_port_in_use_is_waited_for_and_told() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert!(ensure_free(port, Duration::ZERO).is_err());
+        assert!(!becomes_free(port, Duration::ZERO));
         drop(listener);
-        ensure_free(port, Duration::ZERO).unwrap();
-        let [first, second] = free_ports().unwrap();
-        assert_ne!(first, second);
+        assert!(becomes_free(port, Duration::ZERO));
     }
 }

@@ -7,7 +7,10 @@ use super::report::{Figures, Loaded, Outcome, Report, Row};
 /// Requests each second, latency, and what they cost; then where the figures come from.
 pub(super) fn markdown(report: &Report) -> String {
     let concurrencies = concurrencies(report);
-    let throughput = |load: &Loaded| grouped(load.requests_per_second);
+    let throughput = |load: &Loaded| {
+        let mark = if load.is_generator_busy() { " †" } else { "" };
+        format!("{}{mark}", grouped(load.requests_per_second))
+    };
     let latency = |load: &Loaded| format!("{} / {}", millis(load.p50_micros), millis(load.p99_micros));
     let cpu = |load: &Loaded| load.cpu_micros_per_request.map_or_else(dash, grouped);
     let others = |row: &Figures| row.others().map_or_else(dash, |share| format!("{:.0} %", share * 100.0));
@@ -64,11 +67,17 @@ fn one_table(
 /// Which machine, when, with what; and which servers are missing and why.
 fn origin(report: &Report) -> String {
     let mut text = format!(
-        "\n{}, {} cores, {} GiB, {}; load average {:.1} before the run. Commit {}, {}. {}.\n\n    {}\n",
+        "\n{}{}, {} cores, {} GiB, {}; generator of {}; load average {:.1} before the run. Commit {}, {}. {}.\n\n    {}\n",
+        busy_note(report),
         report.machine,
         report.cores,
         report.memory_gib,
         report.system,
+        if report.generator_threads == 1 {
+            "one thread".to_owned()
+        } else {
+            format!("{} threads", report.generator_threads)
+        },
         report.load_before,
         report.commit,
         report.date,
@@ -81,6 +90,9 @@ fn origin(report: &Report) -> String {
                 let _ = write!(text, "\n**{}** was not measured: {}\n", row.title, escaped(why));
             }
             Outcome::Measured(figures) => {
+                for remark in &figures.remarks {
+                    let _ = write!(text, "\n**{}**: {remark}\n", row.title);
+                }
                 let error = figures.loads.iter().find_map(|load| load.error.as_ref());
                 if let (failed @ 1.., Some(error)) = (figures.failed(), error) {
                     let _ = write!(
@@ -95,6 +107,16 @@ fn origin(report: &Report) -> String {
         }
     }
     text
+}
+
+/// What the mark at a number says; nothing when none has it.
+fn busy_note(report: &Report) -> &'static str {
+    let mut loads = report.rows.iter().filter_map(Row::figures).flat_map(|figures| &figures.loads);
+    if loads.any(Loaded::is_generator_busy) {
+        "† A thread of the generator was busy more than 80 % of the time: the server may do more.\n\n"
+    } else {
+        ""
+    }
 }
 
 /// The product stands out from its peers.
@@ -169,6 +191,7 @@ pub(super) mod tests {
             p99_micros: 12_345.0,
             cpu_micros_per_request: Some(41.6),
             generator_cpu_micros_per_request: 10.0,
+            generator_busy: Some(if concurrency == 8 { 0.81 } else { 0.8 }),
             others: Some(0.125),
             requests: 100,
             failed: 0,
@@ -181,13 +204,18 @@ pub(super) mod tests {
     }
 
     pub(in crate::peers) fn report() -> Report {
-        let figures =
-            |loads| Figures { ready_after_seconds: Some(0.0512), resident_bytes: Some(60 << 20), loads };
+        let figures = |loads| Figures {
+            ready_after_seconds: Some(0.0512),
+            resident_bytes: Some(60 << 20),
+            loads,
+            remarks: vec!["port 20000 was still in use".to_owned()],
+        };
         let failing = Loaded { failed: 1200, error: Some("status `503`:\n busy".to_owned()), ..load(8, 9.0) };
         Report {
             model: "mlp",
             machine: "A CPU".to_owned(),
             cores: 2,
+            generator_threads: 1,
             memory_gib: 24,
             system: "Linux 6.1".to_owned(),
             load_before: 0.25,
@@ -209,8 +237,8 @@ pub(super) mod tests {
         let table = "\
 | Requests per second | 1 in flight | 8 in flight | failed requests | used by others |
 |---|--:|--:|--:|--:|
-| **Volley** | 15,234 | 1,000 | 0 | 12 % |
-| mosec | – | 9 | 1,200 | 12 % |
+| **Volley** | 15,234 | 1,000 † | 0 | 12 % |
+| mosec | – | 9 † | 1,200 | 12 % |
 
 | Latency, p50 / p99, ms | 1 in flight | 8 in flight |
 |---|--:|--:|
@@ -229,7 +257,7 @@ pub(super) mod tests {
     fn what_failed_is_told_below() {
         let text = markdown(&report());
         assert!(
-            text.contains("A CPU, 2 cores, 24 GiB, Linux 6.1; load average 0.2 before the run."),
+            text.contains("the server may do more.\n\nA CPU, 2 cores, 24 GiB, Linux 6.1; generator of one thread; load average 0.2 before the run."),
             "{text}"
         );
         assert!(text.contains("\n    cargo xtask peers\n"), "{text}");
@@ -237,6 +265,7 @@ pub(super) mod tests {
             text.contains("**mosec** failed 1,200 requests, most often: `status '503': busy`\n"),
             "{text}"
         );
+        assert!(text.contains("**mosec**: port 20000 was still in use\n"), "{text}");
         assert!(text.ends_with("**Ray Serve** was not measured: `cannot install`\n"), "{text}");
     }
 }

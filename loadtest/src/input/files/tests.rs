@@ -35,22 +35,28 @@ fn read(
     metadata: Option<&ModelMetadata>,
     batch: Option<i64>,
 ) -> Result<Vec<Content>, String> {
+    contents("m", metadata, &Sources { batch, ..sources(folder, files) })
+        .map_err(|error| format!("{error:#}"))
+}
+
+/// `files` in `folder`, and nothing else.
+fn sources(folder: &TempDir, files: &[&str]) -> Sources {
     let file = |text: &&str| {
         let file: File = text.parse().unwrap();
         File { path: folder.path().join(file.path), ..file }
     };
-    let sources = Sources {
+    Sources {
         files: files.iter().map(file).collect(),
         shapes: vec![],
         ranges: vec![],
         string_lengths: vec![],
-        batch,
+        batch: None,
+        inputs: vec![],
         distinct: 1,
         as_text: false,
         scale: Default::default(),
         seed: 0,
-    };
-    contents("m", metadata, &sources).map_err(|error| format!("{error:#}"))
+    }
 }
 
 #[track_caller]
@@ -202,4 +208,40 @@ fn a_bad_line_is_named() {
     let error = answer("b.jsonl");
     assert!(error.contains("b.jsonl: line 2 is no V2 answer") && !error.contains("listening"), "{error}");
     assert!(answer("c.jsonl").contains("c.jsonl has no answer"));
+}
+
+/// The name of a file is said once, and all that could have been given.
+#[test]
+fn a_file_of_another_kind_is_told_what_there_is() {
+    let folder = folder(&[("e.csv", b"1,2\n"), ("a.jsonl", b"{\"inputs\":[]}\n"), ("e.png", b"no")]);
+    let model = metadata(&[input("x", "UINT8", &[-1, 2])]);
+    let error = |file: &str| read(&folder, &[file], Some(&model), None).unwrap_err();
+    for file in ["e.csv", "x=e.csv", "x=e.png", "x=none.png", "x=none.npy"] {
+        let error = error(file);
+        assert_eq!(error.matches(&*folder.path().to_string_lossy()).count(), 1, "{error}");
+    }
+    let kinds = error("e.csv");
+    assert!(kinds.contains(".jsonl, .npy, .npz") && kinds.contains("a folder of images"), "{kinds}");
+    assert!(error("x=a.jsonl").contains("it stands alone"));
+}
+
+#[test]
+fn whole_requests_make_no_batches() {
+    let folder = folder(&[("a.json", br#"{"inputs": []}"#)]);
+    let error = read(&folder, &["a.json"], None, Some(8)).unwrap_err();
+    assert!(error.contains("sent as they are: leave out --batch"), "{error}");
+}
+
+/// Of several models each takes the files that are for it; what is for none is told.
+#[test]
+fn a_file_for_another_model_is_passed_over() {
+    let rows = npy("|u1", "(2, 2)", &[0, 1, 2, 3]);
+    let folder = folder(&[("x.npy", &rows), ("y.npy", &rows)]);
+    let model = metadata(&[input("x", "UINT8", &[-1, 2])]);
+    let with = |files: &[&str]| Sources { inputs: vec!["x".into(), "y".into()], ..sources(&folder, files) };
+    let of = |files: &[&str]| contents("m", Some(&model), &with(files)).map_err(|error| format!("{error:#}"));
+    let names: Vec<_> = of(&["x=x.npy", "y=y.npy"]).unwrap().iter().map(|made| tensors(made).len()).collect();
+    assert_eq!(names, [1, 1]);
+    assert!(of(&["x=x.npy", "z=y.npy"]).unwrap_err().contains("has no input \"z\"; it has x"));
+    assert!(of(&["y=y.npy"]).unwrap_err().contains("also takes input \"x\""));
 }

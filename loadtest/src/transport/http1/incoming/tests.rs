@@ -1,3 +1,5 @@
+//! Answers in pieces: what is read of them, and what is refused.
+
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
