@@ -70,6 +70,8 @@ def test_both_protocols_give_the_same_statistics(server):
     with triton.InferenceServerClient(server.grpc) as client:
         over_grpc = client.get_inference_statistics(as_json=True)["model_stats"]
     over_http = server.get("/v2/models/stats").json()["model_stats"]
+    for each in over_http:
+        assert each.pop("learned_cost")["executions"] == each["execution_count"]  # which Triton's client does not know
     assert by_version(over_grpc) == by_version(over_http)
 
 

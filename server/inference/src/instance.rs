@@ -363,11 +363,21 @@ impl Shared {
     fn send(&self, request: Unanswered, answer: Result<Outputs, InferError>) {
         let Unanswered { id, reply, .. } = request;
         if !reply.send(answer) {
-            let _noted = current_request::note(id);
-            current_request::in_span(|| {
-                debug!(model = %self.name, version = %self.version, "the client left before its answer was ready");
-            });
+            self.say_that_the_client_left(id);
         }
+    }
+
+    fn say_that_the_client_left(&self, id: SmolStr) {
+        let _noted = current_request::note(id);
+        current_request::in_span(|| {
+            debug!(model = %self.name, version = %self.version, "the client left before its answer was ready");
+        });
+    }
+
+    /// Lets go of a request that still waits and whose client has left.
+    pub(crate) fn cancel(&self, request: Unanswered) {
+        self.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
+        self.say_that_the_client_left(request.id);
     }
 
     fn fail(&self, request: Unanswered, failed: Failed) {

@@ -476,9 +476,7 @@ impl Drop for Waits<'_> {
         }
         self.answer.close();
         match self.shared.scheduler.remove(self.ticket) {
-            Some(Job { request, .. }) => {
-                self.shared.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
-            }
+            Some(job) => self.shared.cancel(job.request),
             None => self.shared.end_unneeded_runs(),
         }
     }
