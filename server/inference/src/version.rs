@@ -326,8 +326,8 @@ impl ServedVersion {
     }
 
     /// Refuses a request at once that would wait until after its time: when it must run, or when its client stops
-    /// waiting for the answer. One that waits for nobody is never refused: it may
-    /// be done sooner than expected, and what never runs teaches nothing.
+    /// waiting for the answer. One that waits for nobody is never refused: it may be done sooner than expected, and
+    /// what never runs teaches nothing.
     fn refuse_what_cannot_be_in_time(
         &self,
         expected: Expected,
@@ -355,7 +355,10 @@ impl ServedVersion {
         let late = late.or_else(|| deadline.map(left).filter(|left| wait + run > *left));
         match late {
             None => Ok(()),
-            Some(left) => Err(InferError::TooLate { model: self.name().clone(), expected: wait + run, left }),
+            Some(left) => {
+                self.shared.statistics.record_failure(Failure::Rejected, schedule.arrived.elapsed());
+                Err(InferError::TooLate { model: self.name().clone(), expected: wait + run, left })
+            }
         }
     }
 

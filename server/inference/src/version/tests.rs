@@ -237,6 +237,7 @@ async fn what_cannot_be_in_time_is_refused_at_once_with_the_estimate() {
     let error = bench.ask_until(9, Some(soon)).await.unwrap().unwrap_err();
     assert!(matches!(error, InferError::TooLate { expected, .. } if expected >= 2 * took), "{error}");
     assert!(error.retry_after().is_some());
+    assert_eq!(bench.version.statistics().snapshot().failures[Failure::Rejected as usize], 1);
     let later = bench.ask_until(9, Some(Instant::now() + Duration::from_secs(60)));
     bench.waiting(17).await;
     (0..4).for_each(|_| bench.go.send(()).unwrap());
