@@ -29,8 +29,10 @@ mod reply;
 pub mod repository;
 mod request_check;
 pub mod scheduler;
+mod shared;
 pub mod statistics;
 mod version;
+mod worker;
 
 pub use cache::ResponseCache;
 pub use cost::LearnedCost;

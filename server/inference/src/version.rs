@@ -1,5 +1,8 @@
 //! A loaded version of a model, as a request holds it.
 
+mod admission;
+mod waits;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,9 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::{
-    DataType, Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion, Parameter, Parameters,
-};
+use model::{DataType, Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion, Parameters};
 use parking_lot::Mutex;
 use proto::ModelConfig;
 use smallvec::SmallVec;
@@ -18,19 +19,23 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use crate::backend::{LoadError, LoadedModel};
-use crate::batcher::{Batcher, Ticket, TimeoutAction, Waiting};
+use crate::batcher::{Batcher, Waiting};
 use crate::cache::{self, Asked, Found, Tensors, VersionCache};
 use crate::classification::{self, Labels};
 use crate::config::Batching;
 use crate::cost::LearnedCost;
 use crate::execution::{Outputs, Work};
-use crate::instance::{self, Job, Shared, Unanswered, Worker};
+use crate::instance;
 use crate::pace::Pace;
 use crate::ragged::Ragged;
-use crate::reply::{Answer, AnswerOrder, Reply};
+use crate::reply::{AnswerOrder, Reply};
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
-use crate::scheduler::{Refused, Scheduler};
+use crate::scheduler::Scheduler;
+use crate::shared::{Job, Shared, Unanswered};
 use crate::statistics::{Failure, Statistics};
+use crate::worker::Worker;
+use admission::{Expected, Schedule};
+use waits::Waits;
 
 /// A version that answers requests. It serves for as long as anyone holds it; when the last holder lets go,
 /// its queue closes and its threads end.
@@ -309,65 +314,6 @@ impl ServedVersion {
         self.finish(&outputs, raw)
     }
 
-    /// # Errors
-    /// When the model has priorities, and the request's is none of them.
-    fn level(&self, request: &InferRequest) -> Result<usize, InferError> {
-        self.batching
-            .level(unsigned(&request.parameters, "priority"))
-            .map_err(|reason| InferError::invalid(format!("{reason}, for model '{}'", self.name())))
-    }
-
-    /// When the request has waited for too long, if ever.
-    fn deadline(&self, request: &InferRequest, level: usize, queued: Instant) -> Option<Instant> {
-        let policy = &self.batching.policy.levels[level];
-        policy.default_timeout?;
-        let timeout = unsigned(&request.parameters, "timeout");
-        policy.deadline(queued, (timeout > 0).then(|| Duration::from_micros(timeout)))
-    }
-
-    /// Refuses a request at once that would wait until after its time: when it must run, or when its client stops
-    /// waiting for the answer. One that waits for nobody is never refused: it may be done sooner than expected, and
-    /// what never runs teaches nothing.
-    fn refuse_what_cannot_be_in_time(
-        &self,
-        expected: Expected,
-        schedule: &Schedule<'_>,
-    ) -> Result<(), InferError> {
-        let Expected { rows, size } = expected;
-        let (queue_deadline, deadline) = (self.rejection(schedule), schedule.client_deadline);
-        if queue_deadline.is_none() && deadline.is_none() {
-            return Ok(());
-        }
-        let ahead = self.shared.scheduler.ahead(schedule.level);
-        if ahead.requests == 0 {
-            return Ok(());
-        }
-        let policy = &self.batching.policy;
-        let runs = if policy.merges { ahead.rows / policy.max_batch_size } else { ahead.requests };
-        let cost = self.shared.cost.lock();
-        let wait = cost.least(runs, ahead, self.shared.running.len());
-        let run = cost.expected(rows, size);
-        drop(cost);
-        let (Some(wait), Some(run)) = (wait, run) else { return Ok(()) };
-        let now = Instant::now();
-        let left = |deadline: Instant| deadline.saturating_duration_since(now);
-        let late = queue_deadline.map(left).filter(|left| wait > *left);
-        let late = late.or_else(|| deadline.map(left).filter(|left| wait + run > *left));
-        match late {
-            None => Ok(()),
-            Some(left) => {
-                self.shared.statistics.record_failure(Failure::Rejected, schedule.arrived.elapsed());
-                Err(InferError::TooLate { model: self.name().clone(), expected: wait + run, left })
-            }
-        }
-    }
-
-    /// When the request is refused for its time, if ever.
-    fn rejection(&self, schedule: &Schedule<'_>) -> Option<Instant> {
-        let action = self.batching.policy.levels[schedule.level].timeout_action;
-        schedule.deadline.filter(|_| action == TimeoutAction::Reject)
-    }
-
     /// Takes no request from now on, and waits for those that wait to be answered. Blocks: not for async
     /// code.
     pub fn drain(&self) {
@@ -392,17 +338,6 @@ impl ServedVersion {
         Abandoned { waiting, running }
     }
 
-    fn refuse(&self, refused: Refused, arrived: Instant) -> InferError {
-        self.shared.statistics.record_failure(Failure::Rejected, arrived.elapsed());
-        match refused {
-            Refused::Full { capacity } => InferError::QueueFull { model: self.name().clone(), capacity },
-            Refused::Closed if self.failure().is_some() => {
-                InferError::VersionFailed { model: self.name().clone(), version: self.version() }
-            }
-            Refused::Closed => InferError::ShuttingDown,
-        }
-    }
-
     /// Gives each output its name and the shape the configuration promises, and its classes if asked for.
     fn finish(&self, requested: &[CheckedOutput<'_>], raw: Outputs) -> Result<Tensors, InferError> {
         let batched = self.takes_batches();
@@ -419,20 +354,6 @@ impl ServedVersion {
     }
 }
 
-/// How a request waits.
-struct Schedule<'a> {
-    /// What the log calls it.
-    id: &'a str,
-    level: usize,
-    arrived: Instant,
-    /// When it began to wait.
-    queued: Instant,
-    /// When it has waited for too long.
-    deadline: Option<Instant>,
-    /// When its client stops waiting for the answer.
-    client_deadline: Option<Instant>,
-}
-
 /// How many requests were refused by [`ServedVersion::abandon`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Abandoned {
@@ -440,67 +361,6 @@ pub struct Abandoned {
     pub waiting: usize,
     /// Were being executed.
     pub running: usize,
-}
-
-/// What is known of a request before it waits.
-struct Expected {
-    rows: u64,
-    size: u64,
-}
-
-/// A request that waits for its answer; dropped when its client leaves.
-struct Waits<'a> {
-    shared: &'a Shared,
-    ticket: Ticket,
-    answer: oneshot::Receiver<Answer<Outputs>>,
-}
-
-impl Waits<'_> {
-    /// The answer, or a refusal if it still waits for an instance at `deadline`.
-    async fn answer(
-        &mut self,
-        deadline: Option<Instant>,
-    ) -> Result<Answer<Outputs>, oneshot::error::RecvError> {
-        if let Some(deadline) = deadline {
-            match timeout_at(deadline.into(), &mut self.answer).await {
-                Ok(answered) => return answered,
-                // What is being run is not late any more.
-                Err(_) => self.shared.expire(self.ticket),
-            }
-        }
-        (&mut self.answer).await
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        if self.answer.is_terminated() {
-            return; // it has its answer
-        }
-        self.answer.close();
-        match self.shared.scheduler.remove(self.ticket) {
-            Some(job) => self.shared.cancel(job.request),
-            None => self.shared.end_unneeded_runs(),
-        }
-    }
-}
-
-impl Shared {
-    /// Refuses a request for its time if it still waits.
-    fn expire(&self, ticket: Ticket) {
-        if let Some(job) = self.scheduler.remove(ticket) {
-            self.refuse_expired(job.request);
-        }
-    }
-}
-
-/// A parameter that is a count; 0 when it is not there.
-fn unsigned(parameters: &Parameters, name: &str) -> u64 {
-    match parameters.get(name) {
-        Some(Parameter::Int(value)) => u64::try_from(*value).unwrap_or_default(),
-        Some(Parameter::Uint(value)) => *value,
-        _ => 0,
-    }
 }
 
 impl Drop for ServedVersion {

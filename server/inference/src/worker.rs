@@ -1,0 +1,141 @@
+//! One instance at work: takes a batch, runs it, and what to do when that fails.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tracing::error;
+
+use crate::backend::{Instance, LoadError, LoadedModel};
+use crate::batch::Gather;
+use crate::current_request;
+use crate::execution::{Model, Work};
+use crate::scheduler::Batch;
+use crate::shared::{Job, Shared, Unanswered};
+
+/// One instance, and what it needs to run batches. Its own thread uses it, or, for a run that is shorter than it
+/// takes to wake that thread, the thread that has brought the requests.
+pub(crate) struct Worker {
+    index: usize,
+    instance: Box<dyn Instance>,
+    /// Where inputs are put together.
+    gather: Gather,
+    batch: Batch<Job>,
+    /// No new instance could be made in place of one that panicked.
+    pub(crate) retired: bool,
+}
+
+/// Why a run gave nothing.
+#[derive(Clone)]
+pub(crate) enum Failed {
+    /// In the backend's words.
+    Said(String),
+    Panicked,
+}
+
+/// See [`Worker::retired`].
+pub(crate) struct Retired;
+
+impl Worker {
+    pub(crate) fn new(model: &dyn LoadedModel, index: usize) -> Result<Worker, LoadError> {
+        let (gather, batch) = (Gather::default(), Batch::default());
+        Ok(Worker { index, instance: model.instance()?, gather, batch, retired: false })
+    }
+
+    /// Takes what waits, runs and answers it. False when there was nothing.
+    pub(crate) fn serve_once(&mut self, shared: &Shared) -> bool {
+        if self.retired {
+            return false;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        let taken = shared.scheduler.take(&mut batch);
+        self.run_all(shared, &mut batch);
+        self.batch = batch;
+        taken
+    }
+
+    fn run_all(&mut self, shared: &Shared, batch: &mut Batch<Job>) {
+        batch.expired.drain(..).for_each(|job| shared.refuse_expired(job.request));
+        let count = batch.requests.len();
+        let (mut works, mut requests) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for Job { work, request } in batch.requests.drain(..) {
+            if request.reply.is_closed() {
+                shared.fail(request, Failed::Panicked); // counted as cancelled
+            } else {
+                works.push(work);
+                requests.push(request);
+            }
+        }
+        if !works.is_empty() {
+            self.retired = self.run(shared, &works, requests).is_err();
+        }
+    }
+
+    /// Runs `works` together and answers `requests`, one of each. When that fails, each half runs by itself, so that
+    /// one that cannot be done takes no other with it.
+    fn run(&mut self, shared: &Shared, works: &[Work], requests: Vec<Unanswered>) -> Result<(), Retired> {
+        let _noted = current_request::note(requests[0].id.clone());
+        if let Some(refused) = shared.begin(self.index, requests, self.instance.as_ref()) {
+            refused.into_iter().for_each(|request| shared.refuse_for_the_stop(request));
+            return Ok(());
+        }
+        let model = Model {
+            signature: shared.model.signature(),
+            check: &shared.check,
+            ragged: shared.ragged.as_ref(),
+        };
+        let (instance, gather) = (self.instance.as_mut(), &mut self.gather);
+        let executed = catch_unwind(AssertUnwindSafe(|| model.run(instance, gather, works)));
+        // None is left when a stop has refused them.
+        let requests = shared.running[self.index].lock().end();
+        let failed = match executed {
+            Ok(Ok(executed)) => {
+                shared.learn(works, executed.moments.outputs_ready - executed.moments.taken);
+                shared.answer(works, requests, executed);
+                return Ok(());
+            }
+            Ok(Err(reason)) => Failed::Said(reason),
+            Err(_) => Failed::Panicked,
+        };
+        let recovered = self.recover(shared, &failed);
+        let needed = requests.iter().any(|request| !request.reply.is_closed());
+        if requests.len() <= 1 || !needed || recovered.is_err() {
+            requests.into_iter().for_each(|request| shared.fail(request, failed.clone()));
+            return recovered;
+        }
+        shared.say_that_a_batch_failed(requests.len(), &failed);
+        self.run_halves(shared, works, requests)
+    }
+
+    fn run_halves(
+        &mut self,
+        shared: &Shared,
+        works: &[Work],
+        mut requests: Vec<Unanswered>,
+    ) -> Result<(), Retired> {
+        let middle = works.len() / 2;
+        let second = requests.split_off(middle);
+        if self.run(shared, &works[..middle], requests).is_err() {
+            second.into_iter().for_each(|request| shared.fail(request, Failed::Panicked));
+            return Err(Retired);
+        }
+        self.run(shared, &works[middle..], second)
+    }
+
+    /// Makes a new instance in place of one that panicked.
+    fn recover(&mut self, shared: &Shared, failed: &Failed) -> Result<(), Retired> {
+        if let Failed::Said(_) = failed {
+            return Ok(());
+        }
+        let (model, version) = (&shared.name, shared.version);
+        current_request::in_span(|| error!(%model, %version, "an instance panicked; making a new one"));
+        let reason = match catch_unwind(AssertUnwindSafe(|| shared.model.instance())) {
+            Ok(Ok(fresh)) => {
+                self.instance = fresh;
+                return Ok(());
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the backend panicked".to_owned(),
+        };
+        shared.retire_one(&reason);
+        Err(Retired)
+    }
+}
