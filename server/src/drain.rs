@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// The two halves of an orderly stop. Whoever starts a task starts it here, so that the stop waits for it.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,14 @@ impl Drain {
     /// Runs `task` in the background.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.work.spawn(task);
+    }
+
+    /// Runs `task` in the background for as long as its handle is held.
+    pub fn spawn_owned<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> AbortOnDropHandle<T> {
+        AbortOnDropHandle::new(self.work.spawn(task))
     }
 
     /// Tells everyone to finish what they have and take nothing new.

@@ -13,7 +13,8 @@ use crate::logging::request_span;
 
 impl App {
     /// Routes `request`, which arrived at `arrived`, to a version, and waits for its answer. Knows no
-    /// protocol and no model format. `request_id` is for the log.
+    /// protocol and no model format. `request_id` is for the log. The task that polls this must do nothing else: see
+    /// [`ServedVersion::infer`].
     ///
     /// # Errors
     /// When the model is not there or not ready, the request contradicts it, its queue is full, or it fails.

@@ -34,24 +34,22 @@ fn serve(shared: &Shared, index: usize) {
     }
 }
 
-/// Tells an instance of what waits, once the thread that has brought it has nothing else at hand.
-struct Teller(Arc<Shared>);
+/// Tells an instance of what waits when it is dropped, whatever becomes of the request that brought it.
+struct Teller<'a>(&'a Shared);
 
-impl Drop for Teller {
+impl Drop for Teller<'_> {
     fn drop(&mut self) {
         self.0.scheduler.tell();
     }
 }
 
-/// See [`Teller`]. A task of its own, since a request's future may be left unpolled for as long as its client likes.
-#[expect(clippy::disallowed_methods, reason = "it ends by itself, and nobody needs to wait for it")]
-pub(crate) fn tell_soon(shared: &Arc<Shared>) {
-    let teller = Teller(Arc::clone(shared));
-    tokio::spawn(async move {
-        // The other tasks that this thread has at hand come first: what they bring costs no wake of its own.
-        yield_now().await;
-        teller.0.run_here_if_brief();
-    });
+/// Tells an instance of what waits, once the thread that has brought it has nothing else at hand. Nobody else tells
+/// one until then, so this must be polled.
+pub(crate) async fn tell_soon(shared: &Shared) {
+    let teller = Teller(shared);
+    // The other tasks that this thread has at hand come first: what they bring costs no wake of its own.
+    yield_now().await;
+    teller.0.run_here_if_brief();
 }
 
 impl Shared {

@@ -192,7 +192,8 @@ impl ServedVersion {
     /// Checks, queues and executes `request`, which arrived at `arrived`, unless its answer is in the cache. The log
     /// calls it `id`.
     ///
-    /// Dropping the future cancels the request: if it still waits, it is never executed.
+    /// Dropping the future cancels the request: if it still waits, it is never executed. It must be polled as soon as it
+    /// is woken, by a task that does nothing else: requests of others may wait for what it does next.
     ///
     /// # Errors
     /// When the request contradicts the model, the queue is full or closed, or the execution fails.
@@ -304,7 +305,7 @@ impl ServedVersion {
             self.shared.scheduler.push(waiting).map_err(|refused| self.refuse(refused, arrived))?;
         let mut waits = Waits { shared: &self.shared, ticket, answer };
         if tell {
-            instance::tell_soon(&self.shared);
+            instance::tell_soon(&self.shared).await;
         }
         let answered = waits.answer(self.rejection(schedule)).await;
         let raw = answered.map_err(|_| InferError::InstanceFailed {

@@ -120,7 +120,7 @@ impl GrpcInferenceService for Service {
         let drain = self.drain.clone();
         let stopped = Box::pin(async move { drain.stopped().await });
         let messages = request.into_inner().take_until(stopped);
-        let answers = stream::answers(Arc::clone(&self.app), messages, caller, fail);
+        let answers = stream::answers(Arc::clone(&self.app), messages, caller, fail, self.drain.clone());
         Ok(Response::new(Box::pin(answers)))
     }
 

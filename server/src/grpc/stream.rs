@@ -12,22 +12,25 @@ use tonic::Status;
 use super::call::{Call, Caller};
 use super::infer::{infer, parameter};
 use crate::app::App;
+use crate::drain::Drain;
 
 /// Requests of one stream that are in work at the same time; the client's flow control holds the others.
 const IN_FLIGHT: usize = 32;
 
-/// Answers each message of `requests`. An error is told in its place in the stream, with the request's id;
+/// Answers each message of `requests`, each in a task of its own: the stream is not polled while its client does not
+/// read, and a request that is begun may hold up others until it is. An error is told in its place in the stream, with the request's id;
 /// with `fail`, the first one ends the stream with its status.
 pub(super) fn answers(
     app: Arc<App>,
     requests: impl Stream<Item = Result<ModelInferRequest, Status>>,
     caller: Caller,
     fail: bool,
+    drain: Drain,
 ) -> impl Stream<Item = Result<ModelStreamInferResponse, Status>> {
     // tonic would decode a message that was refused once more at every poll.
     let answers = until_error(requests).map(move |message| {
         let (app, caller) = (Arc::clone(&app), caller.clone());
-        async move {
+        let answer = async move {
             let message = message.map_err(|status| caller.refused(status, &app))?;
             let id = message.id.clone();
             let call = Call::streamed(&message, &caller);
@@ -40,7 +43,9 @@ pub(super) fn answers(
             result
                 .map(answer)
                 .or_else(|error| if fail { Err(call.status(&error)) } else { Ok(failure(id, error.text())) })
-        }
+        };
+        let task = drain.spawn_owned(answer);
+        async { task.await.unwrap_or_else(|_| Err(Status::internal("the server failed; see its log"))) }
     });
     until_error(answers.buffered(IN_FLIGHT))
 }
