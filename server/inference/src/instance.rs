@@ -7,14 +7,14 @@ use std::time::Instant;
 use tokio::task::yield_now;
 
 use crate::backend::LoadError;
+use crate::engine::Engine;
 use crate::pace::BRIEF;
-use crate::shared::Shared;
 
 /// Batches that the thread that brought a request runs before it goes on with its own work.
 const MOST_RUNS_HERE: usize = 4;
 
 /// Starts the thread of instance `index`; it ends when the scheduler is closed and empty.
-pub(crate) fn start(shared: &Arc<Shared>, index: usize) -> Result<JoinHandle<()>, LoadError> {
+pub(crate) fn start(shared: &Arc<Engine>, index: usize) -> Result<JoinHandle<()>, LoadError> {
     let name = format!("{}_{index}", shared.name);
     let shared = Arc::clone(shared);
     Builder::new()
@@ -23,7 +23,7 @@ pub(crate) fn start(shared: &Arc<Shared>, index: usize) -> Result<JoinHandle<()>
         .map_err(|error| LoadError::Unsupported(format!("cannot start the thread of an instance: {error}")))
 }
 
-fn serve(shared: &Shared, index: usize) {
+fn serve(shared: &Engine, index: usize) {
     while shared.scheduler.wait() {
         let mut own = shared.workers[index].lock();
         own.serve_once(shared);
@@ -35,7 +35,7 @@ fn serve(shared: &Shared, index: usize) {
 }
 
 /// Tells an instance of what waits when it is dropped, whatever becomes of the request that brought it.
-struct Teller<'a>(&'a Shared);
+struct Teller<'a>(&'a Engine);
 
 impl Drop for Teller<'_> {
     fn drop(&mut self) {
@@ -45,14 +45,14 @@ impl Drop for Teller<'_> {
 
 /// Tells an instance of what waits, once the thread that has brought it has nothing else at hand. Nobody else tells
 /// one until then, so this must be polled.
-pub(crate) async fn tell_soon(shared: &Shared) {
+pub(crate) async fn tell_soon(shared: &Engine) {
     let teller = Teller(shared);
     // The other tasks that this thread has at hand come first: what they bring costs no wake of its own.
     yield_now().await;
     teller.0.run_here_if_brief();
 }
 
-impl Shared {
+impl Engine {
     /// Runs what waits on this thread, while that takes less time than to wake the thread of an instance.
     fn run_here_if_brief(&self) {
         if !self.runs_here {

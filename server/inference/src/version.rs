@@ -24,6 +24,7 @@ use crate::cache::{self, Asked, Found, Tensors, VersionCache};
 use crate::classification::{self, Labels};
 use crate::config::Batching;
 use crate::cost::LearnedCost;
+use crate::engine::{Engine, Job, Unanswered};
 use crate::execution::{Outputs, Work};
 use crate::instance;
 use crate::pace::Pace;
@@ -31,7 +32,6 @@ use crate::ragged::Ragged;
 use crate::reply::{AnswerOrder, Reply};
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
 use crate::scheduler::Scheduler;
-use crate::shared::{Job, Shared, Unanswered};
 use crate::statistics::{Failure, Statistics};
 use crate::worker::Worker;
 use admission::{Expected, Schedule};
@@ -40,7 +40,7 @@ use waits::Waits;
 /// A version that answers requests. It serves for as long as anyone holds it; when the last holder lets go,
 /// its queue closes and its threads end.
 pub struct ServedVersion {
-    shared: Arc<Shared>,
+    shared: Arc<Engine>,
     config: ModelConfig,
     batching: Batching,
     /// Set when answers leave in the order of the requests.
@@ -93,7 +93,7 @@ impl ServedVersion {
         let workers = (0..instances).map(|index| Ok(Mutex::new(Worker::new(&*model, index)?)));
         let workers = workers.collect::<Result<_, LoadError>>()?;
         let runs_here = check.requests_are_alike() && ragged.is_none();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Engine {
             name,
             version,
             model,

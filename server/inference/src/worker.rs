@@ -7,9 +7,9 @@ use tracing::error;
 use crate::backend::{Instance, LoadError, LoadedModel};
 use crate::batch::Gather;
 use crate::current_request;
+use crate::engine::{Engine, Job, Unanswered};
 use crate::execution::{Model, Work};
 use crate::scheduler::Batch;
-use crate::shared::{Job, Shared, Unanswered};
 
 /// One instance, and what it needs to run batches. Its own thread uses it, or, for a run that is shorter than it
 /// takes to wake that thread, the thread that has brought the requests.
@@ -41,7 +41,7 @@ impl Worker {
     }
 
     /// Takes what waits, runs and answers it. False when there was nothing.
-    pub(crate) fn serve_once(&mut self, shared: &Shared) -> bool {
+    pub(crate) fn serve_once(&mut self, shared: &Engine) -> bool {
         if self.retired {
             return false;
         }
@@ -52,7 +52,7 @@ impl Worker {
         taken
     }
 
-    fn run_all(&mut self, shared: &Shared, batch: &mut Batch<Job>) {
+    fn run_all(&mut self, shared: &Engine, batch: &mut Batch<Job>) {
         batch.expired.drain(..).for_each(|job| shared.refuse_expired(job.request));
         let count = batch.requests.len();
         let (mut works, mut requests) = (Vec::with_capacity(count), Vec::with_capacity(count));
@@ -71,7 +71,7 @@ impl Worker {
 
     /// Runs `works` together and answers `requests`, one of each. When that fails, each half runs by itself, so that
     /// one that cannot be done takes no other with it.
-    fn run(&mut self, shared: &Shared, works: &[Work], requests: Vec<Unanswered>) -> Result<(), Retired> {
+    fn run(&mut self, shared: &Engine, works: &[Work], requests: Vec<Unanswered>) -> Result<(), Retired> {
         let _noted = current_request::note(requests[0].id.clone());
         if let Some(refused) = shared.begin(self.index, requests, self.instance.as_ref()) {
             refused.into_iter().for_each(|request| shared.refuse_for_the_stop(request));
@@ -107,7 +107,7 @@ impl Worker {
 
     fn run_halves(
         &mut self,
-        shared: &Shared,
+        shared: &Engine,
         works: &[Work],
         mut requests: Vec<Unanswered>,
     ) -> Result<(), Retired> {
@@ -121,7 +121,7 @@ impl Worker {
     }
 
     /// Makes a new instance in place of one that panicked.
-    fn recover(&mut self, shared: &Shared, failed: &Failed) -> Result<(), Retired> {
+    fn recover(&mut self, shared: &Engine, failed: &Failed) -> Result<(), Retired> {
         if let Failed::Said(_) = failed {
             return Ok(());
         }

@@ -6,13 +6,13 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use crate::batcher::Ticket;
+use crate::engine::Engine;
 use crate::execution::Outputs;
 use crate::reply::Answer;
-use crate::shared::Shared;
 
 /// A request that waits for its answer; dropped when its client leaves.
 pub(super) struct Waits<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) shared: &'a Engine,
     pub(super) ticket: Ticket,
     pub(super) answer: oneshot::Receiver<Answer<Outputs>>,
 }
@@ -47,7 +47,7 @@ impl Drop for Waits<'_> {
     }
 }
 
-impl Shared {
+impl Engine {
     /// Refuses a request for its time if it still waits.
     fn expire(&self, ticket: Ticket) {
         if let Some(job) = self.scheduler.remove(ticket) {

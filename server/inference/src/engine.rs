@@ -73,7 +73,7 @@ impl Running {
 }
 
 /// What the threads of one version share.
-pub(crate) struct Shared {
+pub(crate) struct Engine {
     pub(crate) name: ModelName,
     pub(crate) version: ModelVersion,
     pub(crate) model: Arc<dyn LoadedModel>,
@@ -106,7 +106,7 @@ pub(crate) struct Shared {
     pub(crate) statistics: Statistics,
 }
 
-impl Shared {
+impl Engine {
     /// Takes into account that `works` took `took` together.
     pub(crate) fn learn(&self, works: &[Work], took: Duration) {
         self.pace.saw(took);
