@@ -4,6 +4,7 @@
 //! `instructions` runs it under callgrind. `cargo xtask bench` drives both.
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod decode;
 pub mod encode;
 pub mod infer;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<HotPath> {
         decode::paths(),
         infer::paths(),
         queue::paths(),
+        batch::paths(),
         statistics::paths(),
         encode::paths(),
     ];

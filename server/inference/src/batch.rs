@@ -8,14 +8,14 @@ use smallvec::SmallVec;
 use crate::backend::{InstanceInput, InstanceOutput};
 
 /// The inputs of an execution.
-pub(crate) type Inputs = SmallVec<[InstanceInput; 2]>;
+pub type Inputs = SmallVec<[InstanceInput; 2]>;
 
 /// Memory of an input that is kept however little of it a batch has used.
 const KEPT: usize = 1 << 20;
 
 /// Puts inputs together, again and again in the same memory.
 #[derive(Debug, Default)]
-pub(crate) struct Gather {
+pub struct Gather {
     /// One for each input, in the order of the first request's.
     buffers: Vec<BytesMut>,
 }
@@ -27,7 +27,7 @@ impl Gather {
     ///
     /// # Errors
     /// When a request lacks an input that the first one has.
-    pub(crate) fn gather<'a>(
+    pub fn gather<'a>(
         &mut self,
         requests: impl Iterator<Item = &'a Inputs> + Clone,
     ) -> Result<Inputs, String> {
@@ -63,7 +63,7 @@ impl Gather {
     }
 
     /// Takes the memory of inputs that have been used, for the next ones.
-    pub(crate) fn reuse(&mut self, inputs: Inputs) {
+    pub fn reuse(&mut self, inputs: Inputs) {
         for (buffer, input) in self.buffers.iter_mut().zip(inputs) {
             // Someone who still holds it may keep it.
             let length = input.tensor.data.len();
@@ -87,7 +87,7 @@ pub(crate) fn find(inputs: &Inputs, position: usize, index: usize) -> Option<&Te
 ///
 /// # Errors
 /// When its first dimension is not the sum of them: then nobody can say what belongs to whom.
-pub(crate) fn scatter(
+pub fn scatter(
     output: &InstanceOutput,
     datatype: DataType,
     rows: impl Iterator<Item = u64> + Clone,

@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
-mod batch;
+pub mod batch;
 pub mod batcher;
 mod cache;
 pub mod classification;
