@@ -121,7 +121,9 @@ impl Engine {
         }
     }
 
-    /// Notes that instance `index` runs `requests`; those that it must not run, since the server stops.
+    /// Notes that instance `index` runs `requests`. Hands them back when it must not, since the server stops, or need
+    /// not, since nobody waits for any of them: looked at under the lock under which a client that leaves later ends
+    /// the run.
     pub(crate) fn begin(
         &self,
         index: usize,
@@ -129,11 +131,22 @@ impl Engine {
         instance: &dyn Instance,
     ) -> Option<Vec<Unanswered>> {
         let mut running = self.running[index].lock();
-        if self.abandoned.load(Ordering::SeqCst) {
+        let needed = requests.iter().any(|request| !request.reply.is_closed());
+        if !needed || self.abandoned.load(Ordering::SeqCst) {
             return Some(requests);
         }
         running.begin(requests, instance);
         None
+    }
+
+    /// Lets go of a request that was handed out and is not run: its client has left, or the server stops.
+    pub(crate) fn let_go(&self, request: Unanswered) {
+        self.scheduler.answered(1);
+        if request.reply.is_closed() {
+            self.cancel(request);
+        } else {
+            self.refuse_for_the_stop(request);
+        }
     }
 
     /// Refuses a request because the server cannot wait for it.
@@ -172,7 +185,7 @@ impl Engine {
         });
     }
 
-    /// Lets go of a request that still waits and whose client has left.
+    /// Counts a request that does not run, and whose client has left.
     pub(crate) fn cancel(&self, request: Unanswered) {
         self.statistics.record_failure(Failure::Canceled, request.arrived.elapsed());
         self.say_that_the_client_left(request.id);

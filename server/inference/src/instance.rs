@@ -14,22 +14,22 @@ use crate::pace::BRIEF;
 const MOST_RUNS_HERE: usize = 4;
 
 /// Starts the thread of instance `index`; it ends when the scheduler is closed and empty.
-pub(crate) fn start(shared: &Arc<Engine>, index: usize) -> Result<JoinHandle<()>, LoadError> {
-    let name = format!("{}_{index}", shared.name);
-    let shared = Arc::clone(shared);
+pub(crate) fn start(engine: &Arc<Engine>, index: usize) -> Result<JoinHandle<()>, LoadError> {
+    let name = format!("{}_{index}", engine.name);
+    let engine = Arc::clone(engine);
     Builder::new()
         .name(name)
-        .spawn(move || serve(&shared, index))
+        .spawn(move || serve(&engine, index))
         .map_err(|error| LoadError::Unsupported(format!("cannot start the thread of an instance: {error}")))
 }
 
-fn serve(shared: &Engine, index: usize) {
-    while shared.scheduler.wait() {
-        let mut own = shared.workers[index].lock();
-        own.serve_once(shared);
+fn serve(engine: &Engine, index: usize) {
+    while engine.scheduler.wait() {
+        let mut own = engine.workers[index].lock();
+        own.serve_once(engine);
         if own.retired {
             drop(own);
-            return shared.scheduler.tell(); // the wake was meant for one that can run
+            return engine.scheduler.tell(); // the wake was meant for one that can run
         }
     }
 }
@@ -45,8 +45,8 @@ impl Drop for Teller<'_> {
 
 /// Tells an instance of what waits, once the thread that has brought it has nothing else at hand. Nobody else tells
 /// one until then, so this must be polled.
-pub(crate) async fn tell_soon(shared: &Engine) {
-    let teller = Teller(shared);
+pub(crate) async fn tell_soon(engine: &Engine) {
+    let teller = Teller(engine);
     // The other tasks that this thread has at hand come first: what they bring costs no wake of its own.
     yield_now().await;
     teller.0.run_here_if_brief();

@@ -40,7 +40,7 @@ use waits::Waits;
 /// A version that answers requests. It serves for as long as anyone holds it; when the last holder lets go,
 /// its queue closes and its threads end.
 pub struct ServedVersion {
-    shared: Arc<Engine>,
+    engine: Arc<Engine>,
     config: ModelConfig,
     batching: Batching,
     /// Set when answers leave in the order of the requests.
@@ -93,7 +93,7 @@ impl ServedVersion {
         let workers = (0..instances).map(|index| Ok(Mutex::new(Worker::new(&*model, index)?)));
         let workers = workers.collect::<Result<_, LoadError>>()?;
         let runs_here = check.requests_are_alike() && ragged.is_none();
-        let shared = Arc::new(Engine {
+        let engine = Arc::new(Engine {
             name,
             version,
             model,
@@ -114,7 +114,7 @@ impl ServedVersion {
             statistics: Statistics::default(),
         });
         let served = ServedVersion {
-            shared: Arc::clone(&shared),
+            engine: Arc::clone(&engine),
             config,
             order: batching.preserve_ordering.then(Arc::default),
             cache: parts.cache,
@@ -123,7 +123,7 @@ impl ServedVersion {
             loaded_in: parts.loaded_in,
         };
         for index in 0..instances {
-            let thread = instance::start(&shared, index)?; // on failure, dropping `served` ends the others
+            let thread = instance::start(&engine, index)?; // on failure, dropping `served` ends the others
             served.threads.lock().push(thread);
         }
         Ok(served)
@@ -131,12 +131,12 @@ impl ServedVersion {
 
     /// The model's name.
     pub fn name(&self) -> &ModelName {
-        &self.shared.name
+        &self.engine.name
     }
 
     /// The version.
     pub fn version(&self) -> ModelVersion {
-        self.shared.version
+        self.engine.version
     }
 
     /// The configuration in force: as written, completed from the graph.
@@ -146,17 +146,17 @@ impl ServedVersion {
 
     /// What it has done so far.
     pub fn statistics(&self) -> &Statistics {
-        &self.shared.statistics
+        &self.engine.statistics
     }
 
     /// What its runs cost, as learned from them.
     pub fn learned_cost(&self) -> LearnedCost {
-        self.shared.cost.lock().learned()
+        self.engine.cost.lock().learned()
     }
 
     /// Requests that wait for an instance.
     pub fn waiting(&self) -> usize {
-        self.shared.scheduler.len()
+        self.engine.scheduler.len()
     }
 
     /// Whether its answers are kept.
@@ -171,17 +171,17 @@ impl ServedVersion {
 
     /// Why it answers no more, although nobody has stopped it: no instance is left.
     pub fn failure(&self) -> Option<&str> {
-        self.shared.failure.get().map(String::as_str)
+        self.engine.failure.get().map(String::as_str)
     }
 
     /// The inputs it takes.
     pub fn inputs(&self) -> Vec<TensorMetadata> {
-        self.shared.check.input_metadata()
+        self.engine.check.input_metadata()
     }
 
     /// The outputs it gives.
     pub fn outputs(&self) -> Vec<TensorMetadata> {
-        self.shared.check.output_metadata()
+        self.engine.check.output_metadata()
     }
 
     /// True when requests carry a batch dimension.
@@ -203,11 +203,11 @@ impl ServedVersion {
         id: &str,
         arrived: Instant,
     ) -> Result<InferResponse, InferError> {
-        let statistics = &self.shared.statistics;
+        let statistics = &self.engine.statistics;
         let _in_flight = statistics.in_flight_guard();
         let refuse = |_: &_| statistics.record_failure(Failure::Other, arrived.elapsed());
         let level = self.level(&request).inspect_err(refuse)?;
-        let checked = self.shared.check.check(&request).inspect_err(refuse)?;
+        let checked = self.engine.check.check(&request).inspect_err(refuse)?;
         let queued = Instant::now();
         let schedule = Schedule {
             id,
@@ -267,7 +267,7 @@ impl ServedVersion {
         let asked = Asked { inputs: &checked.inputs, outputs: &outputs, parameters: &request.parameters };
         let (arrived, model) = (schedule.arrived, self.name());
         let found = cache
-            .look_up(asked, &self.shared.statistics, arrived, self.rejection(schedule))
+            .look_up(asked, &self.engine.statistics, arrived, self.rejection(schedule))
             .await
             .map_err(|refused| match refused {
                 cache::Refused::Full { capacity } => InferError::QueueFull { model: model.clone(), capacity },
@@ -302,10 +302,10 @@ impl ServedVersion {
         let job = Job { work, request: Unanswered { id: id.into(), arrived, reply } };
         let waiting = Waiting { rows, size, shape, level, queued, deadline, request: job };
         let (ticket, tell) =
-            self.shared.scheduler.push(waiting).map_err(|refused| self.refuse(refused, arrived))?;
-        let mut waits = Waits { shared: &self.shared, ticket, answer };
+            self.engine.scheduler.push(waiting).map_err(|refused| self.refuse(refused, arrived))?;
+        let mut waits = Waits { engine: &self.engine, ticket, answer };
         if tell {
-            instance::tell_soon(&self.shared).await;
+            instance::tell_soon(&self.engine).await;
         }
         let answered = waits.answer(self.rejection(schedule)).await;
         let raw = answered.map_err(|_| InferError::InstanceFailed {
@@ -318,7 +318,7 @@ impl ServedVersion {
     /// Takes no request from now on, and waits for those that wait to be answered. Blocks: not for async
     /// code.
     pub fn drain(&self) {
-        self.shared.scheduler.close();
+        self.engine.scheduler.close();
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             // A thread ends by itself; if it panicked, it has said so in the log.
@@ -328,10 +328,10 @@ impl ServedVersion {
 
     /// Takes no request from now on, and answers those that wait or run with [`InferError::ShuttingDown`].
     pub fn abandon(&self) -> Abandoned {
-        self.shared.abandoned.store(true, Ordering::SeqCst); // before looking: what begins later sees it
-        let waiting = self.shared.scheduler.close_and_take();
-        let running = self.shared.running.iter().flat_map(|running| running.lock().abandon());
-        let refuse = |request| self.shared.refuse_for_the_stop(request);
+        self.engine.abandoned.store(true, Ordering::SeqCst); // before looking: what begins later sees it
+        let waiting = self.engine.scheduler.close_and_take();
+        let running = self.engine.running.iter().flat_map(|running| running.lock().abandon());
+        let refuse = |request| self.engine.refuse_for_the_stop(request);
         let running = running.map(refuse).count();
         let waiting = waiting.into_iter().map(|job| refuse(job.request)).count();
         // They are refused when they try to run, one after the other.
@@ -366,7 +366,7 @@ pub struct Abandoned {
 
 impl Drop for ServedVersion {
     fn drop(&mut self) {
-        self.shared.scheduler.close();
+        self.engine.scheduler.close();
     }
 }
 

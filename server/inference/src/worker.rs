@@ -41,93 +41,93 @@ impl Worker {
     }
 
     /// Takes what waits, runs and answers it. False when there was nothing.
-    pub(crate) fn serve_once(&mut self, shared: &Engine) -> bool {
+    pub(crate) fn serve_once(&mut self, engine: &Engine) -> bool {
         if self.retired {
             return false;
         }
         let mut batch = std::mem::take(&mut self.batch);
-        let taken = shared.scheduler.take(&mut batch);
-        self.run_all(shared, &mut batch);
+        let taken = engine.scheduler.take(&mut batch);
+        self.run_all(engine, &mut batch);
         self.batch = batch;
         taken
     }
 
-    fn run_all(&mut self, shared: &Engine, batch: &mut Batch<Job>) {
-        batch.expired.drain(..).for_each(|job| shared.refuse_expired(job.request));
+    fn run_all(&mut self, engine: &Engine, batch: &mut Batch<Job>) {
+        batch.expired.drain(..).for_each(|job| engine.refuse_expired(job.request));
         let count = batch.requests.len();
         let (mut works, mut requests) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for Job { work, request } in batch.requests.drain(..) {
             if request.reply.is_closed() {
-                shared.fail(request, Failed::Panicked); // counted as cancelled
+                engine.let_go(request);
             } else {
                 works.push(work);
                 requests.push(request);
             }
         }
         if !works.is_empty() {
-            self.retired = self.run(shared, &works, requests).is_err();
+            self.retired = self.run(engine, &works, requests).is_err();
         }
     }
 
     /// Runs `works` together and answers `requests`, one of each. When that fails, each half runs by itself, so that
     /// one that cannot be done takes no other with it.
-    fn run(&mut self, shared: &Engine, works: &[Work], requests: Vec<Unanswered>) -> Result<(), Retired> {
+    fn run(&mut self, engine: &Engine, works: &[Work], requests: Vec<Unanswered>) -> Result<(), Retired> {
         let _noted = current_request::note(requests[0].id.clone());
-        if let Some(refused) = shared.begin(self.index, requests, self.instance.as_ref()) {
-            refused.into_iter().for_each(|request| shared.refuse_for_the_stop(request));
+        if let Some(not_run) = engine.begin(self.index, requests, self.instance.as_ref()) {
+            not_run.into_iter().for_each(|request| engine.let_go(request));
             return Ok(());
         }
         let model = Model {
-            signature: shared.model.signature(),
-            check: &shared.check,
-            ragged: shared.ragged.as_ref(),
+            signature: engine.model.signature(),
+            check: &engine.check,
+            ragged: engine.ragged.as_ref(),
         };
         let (instance, gather) = (self.instance.as_mut(), &mut self.gather);
         let executed = catch_unwind(AssertUnwindSafe(|| model.run(instance, gather, works)));
         // None is left when a stop has refused them.
-        let requests = shared.running[self.index].lock().end();
+        let requests = engine.running[self.index].lock().end();
         let failed = match executed {
             Ok(Ok(executed)) => {
-                shared.learn(works, executed.moments.outputs_ready - executed.moments.taken);
-                shared.answer(works, requests, executed);
+                engine.learn(works, executed.moments.outputs_ready - executed.moments.taken);
+                engine.answer(works, requests, executed);
                 return Ok(());
             }
             Ok(Err(reason)) => Failed::Said(reason),
             Err(_) => Failed::Panicked,
         };
-        let recovered = self.recover(shared, &failed);
+        let recovered = self.recover(engine, &failed);
         let needed = requests.iter().any(|request| !request.reply.is_closed());
         if requests.len() <= 1 || !needed || recovered.is_err() {
-            requests.into_iter().for_each(|request| shared.fail(request, failed.clone()));
+            requests.into_iter().for_each(|request| engine.fail(request, failed.clone()));
             return recovered;
         }
-        shared.say_that_a_batch_failed(requests.len(), &failed);
-        self.run_halves(shared, works, requests)
+        engine.say_that_a_batch_failed(requests.len(), &failed);
+        self.run_halves(engine, works, requests)
     }
 
     fn run_halves(
         &mut self,
-        shared: &Engine,
+        engine: &Engine,
         works: &[Work],
         mut requests: Vec<Unanswered>,
     ) -> Result<(), Retired> {
         let middle = works.len() / 2;
         let second = requests.split_off(middle);
-        if self.run(shared, &works[..middle], requests).is_err() {
-            second.into_iter().for_each(|request| shared.fail(request, Failed::Panicked));
+        if self.run(engine, &works[..middle], requests).is_err() {
+            second.into_iter().for_each(|request| engine.fail(request, Failed::Panicked));
             return Err(Retired);
         }
-        self.run(shared, &works[middle..], second)
+        self.run(engine, &works[middle..], second)
     }
 
     /// Makes a new instance in place of one that panicked.
-    fn recover(&mut self, shared: &Engine, failed: &Failed) -> Result<(), Retired> {
+    fn recover(&mut self, engine: &Engine, failed: &Failed) -> Result<(), Retired> {
         if let Failed::Said(_) = failed {
             return Ok(());
         }
-        let (model, version) = (&shared.name, shared.version);
+        let (model, version) = (&engine.name, engine.version);
         current_request::in_span(|| error!(%model, %version, "an instance panicked; making a new one"));
-        let reason = match catch_unwind(AssertUnwindSafe(|| shared.model.instance())) {
+        let reason = match catch_unwind(AssertUnwindSafe(|| engine.model.instance())) {
             Ok(Ok(fresh)) => {
                 self.instance = fresh;
                 return Ok(());
@@ -135,7 +135,7 @@ impl Worker {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the backend panicked".to_owned(),
         };
-        shared.retire_one(&reason);
+        engine.retire_one(&reason);
         Err(Retired)
     }
 }

@@ -59,14 +59,14 @@ impl ServedVersion {
         if queue_deadline.is_none() && deadline.is_none() {
             return Ok(());
         }
-        let ahead = self.shared.scheduler.ahead(schedule.level);
+        let ahead = self.engine.scheduler.ahead(schedule.level);
         if ahead.requests == 0 {
             return Ok(());
         }
         let policy = &self.batching.policy;
         let runs = if policy.merges { ahead.rows / policy.max_batch_size } else { ahead.requests };
-        let cost = self.shared.cost.lock();
-        let wait = cost.least(runs, ahead, self.shared.running.len());
+        let cost = self.engine.cost.lock();
+        let wait = cost.least(runs, ahead, self.engine.running.len());
         let run = cost.expected(rows, size);
         drop(cost);
         let (Some(wait), Some(run)) = (wait, run) else { return Ok(()) };
@@ -77,7 +77,7 @@ impl ServedVersion {
         match late {
             None => Ok(()),
             Some(left) => {
-                self.shared.statistics.record_failure(Failure::Rejected, schedule.arrived.elapsed());
+                self.engine.statistics.record_failure(Failure::Rejected, schedule.arrived.elapsed());
                 Err(InferError::TooLate { model: self.name().clone(), expected: wait + run, left })
             }
         }
@@ -90,7 +90,7 @@ impl ServedVersion {
     }
 
     pub(super) fn refuse(&self, refused: Refused, arrived: Instant) -> InferError {
-        self.shared.statistics.record_failure(Failure::Rejected, arrived.elapsed());
+        self.engine.statistics.record_failure(Failure::Rejected, arrived.elapsed());
         match refused {
             Refused::Full { capacity } => InferError::QueueFull { model: self.name().clone(), capacity },
             Refused::Closed if self.failure().is_some() => {

@@ -227,7 +227,7 @@ async fn a_late_request_is_refused_while_the_instance_is_busy() {
 async fn what_cannot_be_in_time_is_refused_at_once_with_the_estimate() {
     let bench = serve("preferred_batch_size: 8");
     let took = Duration::from_millis(50);
-    (0..20).for_each(|_| bench.version.shared.cost.lock().saw(8, 1, took));
+    (0..20).for_each(|_| bench.version.engine.cost.lock().saw(8, 1, took));
     let first = bench.ask(1);
     bench.begun();
     let others: Vec<_> = (0..16).map(|value| bench.ask(value)).collect();

@@ -12,7 +12,7 @@ use crate::reply::Answer;
 
 /// A request that waits for its answer; dropped when its client leaves.
 pub(super) struct Waits<'a> {
-    pub(super) shared: &'a Engine,
+    pub(super) engine: &'a Engine,
     pub(super) ticket: Ticket,
     pub(super) answer: oneshot::Receiver<Answer<Outputs>>,
 }
@@ -27,7 +27,7 @@ impl Waits<'_> {
             match timeout_at(deadline.into(), &mut self.answer).await {
                 Ok(answered) => return answered,
                 // What is being run is not late any more.
-                Err(_) => self.shared.expire(self.ticket),
+                Err(_) => self.engine.expire(self.ticket),
             }
         }
         (&mut self.answer).await
@@ -40,9 +40,9 @@ impl Drop for Waits<'_> {
             return; // it has its answer
         }
         self.answer.close();
-        match self.shared.scheduler.remove(self.ticket) {
-            Some(job) => self.shared.cancel(job.request),
-            None => self.shared.end_unneeded_runs(),
+        match self.engine.scheduler.remove(self.ticket) {
+            Some(job) => self.engine.cancel(job.request),
+            None => self.engine.end_unneeded_runs(),
         }
     }
 }
