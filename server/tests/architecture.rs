@@ -25,6 +25,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("server/model", &[]),
     ("server/traffic", &["model"]),
     ("server/inference", &["model", "proto"]),
+    ("server/inference/loom", &["loom-locks"]),
+    ("server/inference/loom/locks", &[]),
     ("server/ort_backend", &["inference", "model", "proto"]),
     ("clients/rust", &["proto"]),
     ("loadtest", &["proto", "volley-client"]),

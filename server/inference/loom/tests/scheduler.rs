@@ -1,0 +1,234 @@
+//! Whatever order the threads run in: no request is lost, none is handed out twice, and nobody sleeps while there is
+//! work for him.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use interleavings::batcher::{BatchPolicy, Batcher, QueuePolicy, ShapeKey, Ticket, Waiting};
+use interleavings::scheduler::{Batch, Refused, Scheduler};
+use loom::sync::Arc;
+use loom::thread;
+
+type Numbers = Scheduler<u64>;
+
+fn scheduler(max_batch_size: u64, delay: Duration, held_until: usize) -> Arc<Numbers> {
+    let policy = BatchPolicy {
+        max_batch_size,
+        merges: true,
+        pads: false,
+        preferred: Vec::new(),
+        max_delay: delay,
+        adaptive_delay: false,
+        levels: vec![QueuePolicy::default()],
+    };
+    Arc::new(Scheduler::new(Batcher::new(policy), 8, held_until))
+}
+
+/// Every order in which no thread is interrupted more than so often, where it could have gone on.
+fn every_order(interruptions: usize, test: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(interruptions);
+    model.check(test);
+}
+
+/// As a request does that leaves the wake to its own thread.
+fn push(scheduler: &Numbers, number: u64) -> Result<Ticket, Refused> {
+    let queued = Instant::now();
+    let waiting = Waiting {
+        rows: 1,
+        size: 1,
+        shape: ShapeKey::new(),
+        level: 0,
+        queued,
+        deadline: None,
+        request: number,
+    };
+    let (ticket, tell) = scheduler.push(waiting)?;
+    if tell {
+        scheduler.tell();
+    }
+    Ok(ticket)
+}
+
+/// As an instance does, until the scheduler is closed and empty.
+fn serve(scheduler: &Numbers) -> Vec<u64> {
+    let mut all = Vec::new();
+    let mut batch = Batch::default();
+    while scheduler.wait() {
+        if scheduler.take(&mut batch) {
+            scheduler.answered(batch.requests.len());
+            all.append(&mut batch.requests);
+        }
+    }
+    all
+}
+
+fn sorted(mut numbers: Vec<u64>) -> Vec<u64> {
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn who_pushes_wakes_an_instance() {
+    every_order(3, || {
+        let scheduler = scheduler(1, Duration::ZERO, 0);
+        let instance = {
+            let scheduler = Arc::clone(&scheduler);
+            thread::spawn(move || {
+                let mut batch = Batch::default();
+                while batch.requests.len() < 2 {
+                    assert!(scheduler.wait());
+                    scheduler.take(&mut batch);
+                }
+                batch.requests
+            })
+        };
+        let client = {
+            let scheduler = Arc::clone(&scheduler);
+            thread::spawn(move || push(&scheduler, 1).unwrap())
+        };
+        push(&scheduler, 2).unwrap();
+        client.join().unwrap();
+        assert_eq!(sorted(instance.join().unwrap()), [1, 2]);
+    });
+}
+
+#[test]
+fn two_instances_share_what_comes_and_a_close_ends_both() {
+    every_order(2, || {
+        let scheduler = scheduler(2, Duration::ZERO, 0);
+        let instances = [0, 1].map(|_| {
+            let scheduler = Arc::clone(&scheduler);
+            thread::spawn(move || serve(&scheduler))
+        });
+        push(&scheduler, 1).unwrap();
+        push(&scheduler, 2).unwrap();
+        scheduler.close();
+        let all = instances.map(|instance| instance.join().unwrap()).concat();
+        assert_eq!(sorted(all), [1, 2]);
+    });
+}
+
+#[test]
+fn a_push_and_a_close_at_once_lose_nothing() {
+    every_order(3, || {
+        let scheduler = scheduler(2, Duration::ZERO, 0);
+        let instance = {
+            let scheduler = Arc::clone(&scheduler);
+            thread::spawn(move || serve(&scheduler))
+        };
+        let client = {
+            let scheduler = Arc::clone(&scheduler);
+            thread::spawn(move || push(&scheduler, 1))
+        };
+        scheduler.close();
+        let expected = match client.join().unwrap() {
+            Ok(_) => vec![1],
+            Err(refused) => {
+                assert_eq!(refused, Refused::Closed);
+                vec![]
+            }
+        };
+        assert_eq!(instance.join().unwrap(), expected);
+    });
+}
+
+#[test]
+fn who_leaves_is_taken_out_or_handed_out_and_never_both() {
+    every_order(3, || {
+        let scheduler = scheduler(2, Duration::ZERO, 0);
+        let instance = {
+            let scheduler = Arc::clone(&scheduler);
+            thread::spawn(move || serve(&scheduler))
+        };
+        let ticket = push(&scheduler, 1).unwrap();
+        push(&scheduler, 2).unwrap();
+        let left = scheduler.remove(ticket);
+        scheduler.close();
+        let served = instance.join().unwrap();
+        assert_eq!(sorted(served.into_iter().chain(left).collect()), [1, 2]);
+    });
+}
+
+/// The delay is as good as endless: who waits for company must be woken by the one that makes the batch full.
+#[test]
+fn the_last_of_a_batch_wakes_the_instance_that_waits_for_it() {
+    every_order(3, || {
+        let scheduler = scheduler(2, Duration::from_secs(1_000_000), 0);
+        let instance = {
+            let scheduler = Arc::clone(&scheduler);
+            thread::spawn(move || {
+                let mut batch = Batch::default();
+                while batch.requests.is_empty() {
+                    assert!(scheduler.wait());
+                    scheduler.take(&mut batch);
+                }
+                batch.requests
+            })
+        };
+        let client = {
+            let scheduler = Arc::clone(&scheduler);
+            thread::spawn(move || push(&scheduler, 1).unwrap())
+        };
+        push(&scheduler, 2).unwrap();
+        client.join().unwrap();
+        assert_eq!(sorted(instance.join().unwrap()), [1, 2]);
+    });
+}
+
+#[test]
+fn a_held_scheduler_starts_with_the_last_that_it_is_held_for() {
+    every_order(3, || {
+        let scheduler = scheduler(1, Duration::ZERO, 2);
+        let instances = [0, 1].map(|_| {
+            let scheduler = Arc::clone(&scheduler);
+            thread::spawn(move || {
+                let mut batch = Batch::default();
+                while batch.requests.is_empty() {
+                    assert!(scheduler.wait());
+                    scheduler.take(&mut batch);
+                }
+                batch.requests
+            })
+        });
+        push(&scheduler, 1).unwrap();
+        push(&scheduler, 2).unwrap();
+        let all = instances.map(|instance| instance.join().unwrap()).concat();
+        assert_eq!(sorted(all), [1, 2]);
+    });
+}
+
+/// The thread that brings requests may run them itself. Another one that pushes meanwhile relies on it to tell an
+/// instance of what it leaves.
+#[test]
+fn what_the_thread_that_runs_here_leaves_is_told_to_an_instance() {
+    every_order(3, || {
+        let scheduler = scheduler(1, Duration::ZERO, 0);
+        let instance = {
+            let scheduler = Arc::clone(&scheduler);
+            thread::spawn(move || serve(&scheduler))
+        };
+        let bringer = {
+            let scheduler = Arc::clone(&scheduler);
+            thread::spawn(move || {
+                let queued = Instant::now();
+                let (rows, size, shape, level) = (1, 1, ShapeKey::new(), 0);
+                let waiting = Waiting { rows, size, shape, level, queued, deadline: None, request: 1 };
+                let (_, tell) = scheduler.push(waiting).unwrap();
+                let mut batch = Batch::default();
+                if tell {
+                    scheduler.told();
+                    scheduler.take(&mut batch);
+                    scheduler.answered(batch.requests.len());
+                    scheduler.tell();
+                }
+                batch.requests
+            })
+        };
+        push(&scheduler, 2).unwrap();
+        let here = bringer.join().unwrap();
+        scheduler.close();
+        let served = instance.join().unwrap();
+        assert_eq!(sorted(served.into_iter().chain(here).collect()), [1, 2]);
+    });
+}
