@@ -62,6 +62,7 @@ fn filled(waiting: usize, capacity: usize, max_batch_size: usize) -> Scheduler<I
     let policy = BatchPolicy {
         max_batch_size: max_batch_size as u64,
         merges: max_batch_size > 1,
+        pads: false,
         preferred: vec![max_batch_size as u64],
         max_delay: Duration::ZERO,
         adaptive_delay: true,

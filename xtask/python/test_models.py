@@ -208,6 +208,53 @@ def ragged_sums(out):
     repository.write(out / "ragged_sums", {1: made}, config)
 
 
+def padded_sums(out):
+    """Sums the numbers of each row that its mask keeps, and says at which length it ran."""
+    nodes = [
+        helper.make_node("Cast", ["NUMBERS"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["numbers", "MASK"], ["kept"]),
+        helper.make_node("ReduceSum", ["kept", "columns"], ["SUM"], keepdims=1),
+        helper.make_node("Add", ["NUMBERS", "NUMBERS"], ["TWICE"]),
+        helper.make_node("Unsqueeze", ["numbers", "columns"], ["across"]),
+        helper.make_node("Unsqueeze", ["numbers", "last"], ["down"]),
+        helper.make_node("Mul", ["down", "across"], ["PRODUCTS"]),
+        helper.make_node("Shape", ["NUMBERS"], ["shape"]),
+        helper.make_node("Gather", ["shape", "columns"], ["length"]),
+        helper.make_node("Gather", ["shape", "zero"], ["rows"]),
+        helper.make_node("Concat", ["rows", "columns"], ["column"], axis=0),
+        helper.make_node("Expand", ["length", "column"], ["LENGTH"]),
+    ]
+    initializers = [int64("zero", [0]), int64("columns", [1]), int64("last", [2])]
+    inputs = [tensor("NUMBERS", "INT64", ["rows", "length"]), tensor("MASK", "FLOAT", ["rows", "length"])]
+    outputs = [
+        tensor("SUM", "FLOAT", ["rows", 1]),
+        tensor("TWICE", "INT64", ["rows", "length"]),
+        tensor("PRODUCTS", "FLOAT", ["rows", "length", "length"]),
+        tensor("LENGTH", "INT64", ["rows", 1]),
+    ]
+    more = """parameters [
+  {
+    key: "pad_batch"
+    value { string_value: "NUMBERS=7, MASK=0, TWICE=cut, PRODUCTS=cut" }
+  }
+]
+"""
+    config = repository.config(
+        "padded_sums",
+        [("NUMBERS", "TYPE_INT64", [-1]), ("MASK", "TYPE_FP32", [-1])],
+        [
+            ("SUM", "TYPE_FP32", [1]),
+            ("TWICE", "TYPE_INT64", [-1]),
+            ("PRODUCTS", "TYPE_FP32", [-1, -1]),
+            ("LENGTH", "TYPE_INT64", [1]),
+        ],
+        8,
+        more + ONE_BATCHER,
+    )
+    made = repository.model("padded_sums", nodes, inputs, outputs, initializers)
+    repository.write(out / "padded_sums", {1: made}, config)
+
+
 def ragged_kinds(out):
     """Answers each request with what every kind of batch input tells of a ragged input of strings."""
     kinds = {
@@ -273,6 +320,7 @@ SOUND = [
     fails_to_run,
     ragged_sums,
     ragged_kinds,
+    padded_sums,
 ]
 
 # Models that must not load.

@@ -1,6 +1,7 @@
 """What the tests share: a server with every model that loads, and the public clients connected to it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,25 @@ def start(request):
         return server
 
     return start
+
+
+@pytest.fixture
+def serve_edited(start, tmp_path):
+    """Serves a copy of the model in a directory with a configuration of the test's own, which runs nothing until
+    `hold` requests wait."""
+
+    def serve(source, edit, *, hold=0, ready=True):
+        directory = tmp_path / "models" / source.name
+        shutil.copytree(source, directory)
+        config = directory / "config.pbtxt"
+        config.write_text(edit(config.read_text()))
+        server = start(tmp_path / "models", options=(f"--delay-scheduler={hold}", "--strict-readiness=false"))
+        server.wait_until(lambda: server.get("/v2/health/ready").status_code == 200, "being ready")
+        if ready:
+            server.wait_until(lambda: server.get(f"/v2/models/{source.name}/ready").status_code == 200, "the model")
+        return server
+
+    return serve
 
 
 @pytest.fixture(scope="session", params=MODULES)

@@ -3,7 +3,6 @@
 `--delay-scheduler` holds a model until so many requests wait, so that a test knows what is batched together.
 """
 
-import shutil
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,21 +20,15 @@ FOR_EVER = 3_600_000_000
 
 
 @pytest.fixture
-def serve(start, tmp_path):
+def serve(serve_edited):
     """A server of one sample model with a configuration of the test's own."""
 
     def serve(model, dynamic_batching, *, hold=0, more="", max_batch_size=8, ready=True):
-        directory = tmp_path / "models" / model
-        shutil.copytree(SAMPLES / model, directory)
-        config = (directory / "config.pbtxt").read_text()
-        config = config.replace("max_batch_size: 8", f"max_batch_size: {max_batch_size}")
-        config += f"instance_group {{ count: 1 }} dynamic_batching {{ {dynamic_batching} }} {more}"
-        (directory / "config.pbtxt").write_text(config)
-        server = start(tmp_path / "models", options=(f"--delay-scheduler={hold}", "--strict-readiness=false"))
-        server.wait_until(lambda: server.get("/v2/health/ready").status_code == 200, "being ready")
-        if ready:
-            server.wait_until(lambda: server.get(f"/v2/models/{model}/ready").status_code == 200, "the model")
-        return server
+        def edit(config):
+            config = config.replace("max_batch_size: 8", f"max_batch_size: {max_batch_size}")
+            return config + f"instance_group {{ count: 1 }} dynamic_batching {{ {dynamic_batching} }} {more}"
+
+        return serve_edited(SAMPLES / model, edit, hold=hold, ready=ready)
 
     return serve
 

@@ -16,22 +16,17 @@ from test_batching import executions, one_after_the_other, pending
 
 
 @pytest.fixture
-def serve(start, test_models, tmp_path):
+def serve(serve_edited, test_models):
     """A server of one ragged model, which runs nothing until `hold` requests wait."""
 
     def serve(model, *, hold=0, replace=(), ready=True):
-        directory = tmp_path / "models" / model
-        shutil.copytree(test_models / "sound" / model, directory)
-        config = (directory / "config.pbtxt").read_text()
-        for old, new in replace:
-            assert old in config
-            config = config.replace(old, new)
-        (directory / "config.pbtxt").write_text(config)
-        server = start(tmp_path / "models", options=(f"--delay-scheduler={hold}", "--strict-readiness=false"))
-        server.wait_until(lambda: server.get("/v2/health/ready").status_code == 200, "being ready")
-        if ready:
-            server.wait_until(lambda: server.get(f"/v2/models/{model}/ready").status_code == 200, "the model")
-        return server
+        def edit(config):
+            for old, new in replace:
+                assert old in config
+                config = config.replace(old, new)
+            return config
+
+        return serve_edited(test_models / "sound" / model, edit, hold=hold, ready=ready)
 
     return serve
 

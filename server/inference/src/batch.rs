@@ -6,6 +6,7 @@ use model::{DataType, Dims, Tensor, element_count};
 use smallvec::SmallVec;
 
 use crate::backend::{InstanceInput, InstanceOutput};
+use crate::padding::Target;
 
 /// The inputs of an execution.
 pub type Inputs = SmallVec<[InstanceInput; 2]>;
@@ -31,6 +32,15 @@ impl Gather {
         &mut self,
         requests: impl Iterator<Item = &'a Inputs> + Clone,
     ) -> Result<Inputs, String> {
+        self.gather_padded(requests, None)
+    }
+
+    /// As [`Gather::gather`], with the inputs that have a length padded to that of `target`.
+    pub(crate) fn gather_padded<'a>(
+        &mut self,
+        requests: impl Iterator<Item = &'a Inputs> + Clone,
+        target: Option<Target<'_>>,
+    ) -> Result<Inputs, String> {
         let Some(first) = requests.clone().next() else { return Ok(Inputs::new()) };
         self.buffers.resize_with(first.len().max(self.buffers.len()), BytesMut::new);
         let mut gathered = Inputs::with_capacity(first.len());
@@ -44,10 +54,21 @@ impl Gather {
                 length += part.data.len();
                 rows += part.shape.first().copied().unwrap_or(1);
             }
-            buffer.reserve(length);
-            parts.flatten().for_each(|part| buffer.extend_from_slice(&part.data));
             let mut shape = input.tensor.shape.clone();
             shape[0] = rows;
+            let padded = target.and_then(|target| Some((target.input(input.index)?, target.length)));
+            match padded {
+                None => {
+                    buffer.reserve(length);
+                    parts.flatten().for_each(|part| buffer.extend_from_slice(&part.data));
+                }
+                Some((padded, length)) => {
+                    shape[padded.axis] = length;
+                    let elements = element_count(&shape).map_err(|error| error.to_string())?;
+                    buffer.reserve(elements.saturating_mul(padded.value.len()));
+                    parts.flatten().for_each(|part| padded.append(part, length, buffer));
+                }
+            }
             let data = buffer.split().freeze();
             gathered.push(InstanceInput {
                 index: input.index,

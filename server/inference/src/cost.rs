@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use crate::batcher::Load;
+use crate::batcher::{Load, RunCost};
 
 /// How much a run still weighs after the next one: half after some 140 runs.
 const MEMORY: f64 = 0.995;
@@ -148,6 +148,16 @@ impl CostModel {
         Duration::try_from_secs_f64(self.seconds(rows, size)).ok()
     }
 
+    /// The cost of runs as a formula; `None` while too few were seen.
+    pub(crate) fn run_cost(&self) -> Option<RunCost> {
+        if self.runs < FIRST_RUNS {
+            return None;
+        }
+        let [base, work, square] = divided(self.weights, self.scale.unwrap_or([1.0; 3]));
+        let square = if self.first_size == 1 { 0.0 } else { square };
+        Some(RunCost { base, work, square, least: self.shortest / 2.0 })
+    }
+
     /// How long `instances` take at least for `load` in so many `runs` together; `None` while too few runs were seen.
     /// What runs already is left out: it may be done any moment.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -263,6 +273,19 @@ mod tests {
         let model = learned(300, &[4, 16, 30, 64, 128], cost);
         for (rows, size) in [(1, 4), (1, 128), (8, 30), (32, 16), (4, 100)] {
             close(&model, rows, size, cost(rows, size));
+        }
+    }
+
+    #[test]
+    fn the_formula_says_what_the_model_expects() {
+        assert_eq!(learned(15, &[8], |_, _| 1e-3).run_cost(), None);
+        for sizes in [&[1][..], &[4, 16, 30, 64]] {
+            let model = learned(300, sizes, |rows, size| 1e-3 + 1e-5 * (rows * size) as f64);
+            let formula = model.run_cost().unwrap();
+            for rows in [1, 9, 30] {
+                let expected = model.expected(rows, sizes[0]).unwrap().as_secs_f64();
+                assert!((formula.seconds(rows, sizes[0]) - expected).abs() < 1e-8, "{formula:?}");
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use tracing::{debug, error, warn};
 use crate::backend::{Instance, LoadedModel, Terminate};
 use crate::cost::CostModel;
 use crate::current_request;
-use crate::execution::{Executed, Outputs, Work};
+use crate::execution::{Executed, Failed, Outputs, Work};
 use crate::latency_objective::LatencyObjective;
 use crate::pace::Pace;
 use crate::ragged::Ragged;
@@ -20,7 +20,7 @@ use crate::reply::Reply;
 use crate::request_check::RequestCheck;
 use crate::scheduler::Scheduler;
 use crate::statistics::{Answered, Failure, Statistics};
-use crate::worker::{Failed, Worker};
+use crate::worker::Worker;
 
 /// One request on its way through an instance.
 pub(crate) struct Job {
@@ -115,7 +115,11 @@ impl Engine {
         let mut cost = self.cost.lock();
         cost.saw(rows, size, took);
         let limits = self.objective.and_then(|objective| objective.limits(&cost, size));
+        let run_cost = self.check.padding().and_then(|_| cost.run_cost());
         drop(cost);
+        if let Some(run_cost) = run_cost {
+            self.scheduler.learned(run_cost);
+        }
         if let Some(limits) = limits {
             self.scheduler.limit(limits);
         }
@@ -165,6 +169,9 @@ impl Engine {
             queued: work.queued,
         });
         self.statistics.record_execution(&executed.moments, answered);
+        if executed.padded_inputs > 0 {
+            self.statistics.record_padding(executed.padded_inputs, executed.padding);
+        }
         self.scheduler.answered(requests.len());
         for (request, outputs) in requests.into_iter().zip(executed.outputs) {
             self.send(request, Ok(outputs));
@@ -199,7 +206,9 @@ impl Engine {
         self.send(
             request,
             Err(match failed {
-                Failed::Said(reason) => InferError::Execution { model, version, reason },
+                Failed::Said(reason) | Failed::Inseparable(reason) => {
+                    InferError::Execution { model, version, reason }
+                }
                 Failed::Panicked => InferError::InstanceFailed { model, version },
             }),
         );
@@ -217,9 +226,21 @@ impl Engine {
         self.send(request, Err(InferError::QueueTimeout { model: self.name.clone(), waited }));
     }
 
+    /// Lets each request run alone from now on, since the model's outputs for many cannot be told apart.
+    pub(crate) fn stop_merging(&self, reason: &str) {
+        let (model, version) = (&self.name, self.version);
+        if self.scheduler.stop_merging() {
+            error!(
+                %model, %version, reason,
+                "what a batch gave belongs to nobody: its requests run again, and each alone from now on; a model \
+                 whose outputs do not follow the batch needs max_batch_size 0, or no dynamic_batching"
+            );
+        }
+    }
+
     pub(crate) fn say_that_a_batch_failed(&self, requests: usize, failed: &Failed) {
         let reason = match failed {
-            Failed::Said(reason) => reason,
+            Failed::Said(reason) | Failed::Inseparable(reason) => reason,
             Failed::Panicked => "it panicked",
         };
         let (model, version) = (&self.name, self.version);

@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use model::DataType;
 use smallvec::SmallVec;
 
 use crate::backend::{Instance, InstanceOutput, Signature};
 use crate::batch::{Gather, Inputs, scatter};
+use crate::padding::Target;
 use crate::ragged::Ragged;
 use crate::request_check::RequestCheck;
 
@@ -33,6 +35,27 @@ pub(crate) struct Executed {
     /// For each request, in their order.
     pub(crate) outputs: Vec<Outputs>,
     pub(crate) moments: Moments,
+    /// Elements of the inputs that are padded, as they ran.
+    pub(crate) padded_inputs: u64,
+    /// Elements of padding among them.
+    pub(crate) padding: u64,
+}
+
+/// Why a run gave nothing.
+#[derive(Clone, Debug)]
+pub(crate) enum Failed {
+    /// In the backend's words.
+    Said(String),
+    /// It gave outputs of which nobody can say what belongs to which request.
+    Inseparable(String),
+    /// The backend panicked.
+    Panicked,
+}
+
+impl From<String> for Failed {
+    fn from(reason: String) -> Failed {
+        Failed::Said(reason)
+    }
 }
 
 /// The moments of one run.
@@ -60,30 +83,32 @@ impl Model<'_> {
     /// Runs `works` together on `instance`.
     ///
     /// # Errors
-    /// In the backend's words, or when what it gave is not what the configuration promises.
+    /// In the backend's words, or when what it gave is not what the configuration promises, or not to be told apart.
     pub(crate) fn run(
         &self,
         instance: &mut dyn Instance,
         gather: &mut Gather,
         works: &[Work],
-    ) -> Result<Executed, String> {
+    ) -> Result<Executed, Failed> {
         let taken = Instant::now();
         let asked = union(works);
-        let put_together = self.put_together(gather, works)?;
+        let padded = self.check.padding().and_then(|padding| padding.target(inputs_of(works)));
+        let put_together = self.put_together(gather, works, padded)?;
         let inputs = put_together.as_ref().unwrap_or(&works[0].inputs);
+        let (padded_inputs, padding) = self.padding(works, inputs);
         let executed = instance.execute(inputs, &asked);
         if let Some(inputs) = put_together {
             gather.reuse(inputs);
         }
-        let execution = executed.map_err(|error| error.0)?;
+        let execution = executed.map_err(|error| Failed::Said(error.0))?;
         for (index, output) in asked.iter().zip(&execution.outputs) {
             if !self.ragged.is_some_and(|ragged| ragged.scatters(*index)) {
                 self.check.output_fits(*index, output)?;
             }
         }
         let outputs = match works {
-            [_] if self.ragged.is_none() => vec![execution.outputs],
-            _ => self.take_apart(works, &asked, &execution.outputs)?,
+            [_] if self.ragged.is_none() && padded.is_none() => vec![execution.outputs],
+            _ => self.take_apart(works, &asked, &execution.outputs, padded)?,
         };
         let moments = Moments {
             taken,
@@ -91,16 +116,29 @@ impl Model<'_> {
             inferred: execution.inferred,
             outputs_ready: Instant::now(),
         };
-        Ok(Executed { outputs, moments })
+        Ok(Executed { outputs, moments, padded_inputs, padding })
+    }
+
+    /// Elements of those of `inputs` that are padded, and how many of them are padding.
+    fn padding(&self, works: &[Work], inputs: &Inputs) -> (u64, u64) {
+        let Some(padding) = self.check.padding() else { return (0, 0) };
+        let (all, own) =
+            (padding.elements(inputs), inputs_of(works).map(|inputs| padding.elements(inputs)).sum());
+        (all, all.saturating_sub(own))
     }
 
     /// The inputs of the run, when they are not those of the only one of `works`.
-    fn put_together(&self, gather: &mut Gather, works: &[Work]) -> Result<Option<Inputs>, String> {
-        let requests = works.iter().map(|work| &work.inputs);
-        let mut inputs = match (works, self.ragged) {
-            ([_], None) => return Ok(None),
-            ([work], Some(_)) => work.inputs.clone(),
-            _ => gather.gather(requests.clone())?,
+    fn put_together(
+        &self,
+        gather: &mut Gather,
+        works: &[Work],
+        padded: Option<Target<'_>>,
+    ) -> Result<Option<Inputs>, String> {
+        let requests = inputs_of(works);
+        let mut inputs = match (works, padded, self.ragged) {
+            ([_], None, None) => return Ok(None),
+            ([work], None, Some(_)) => work.inputs.clone(),
+            _ => gather.gather_padded(requests.clone(), padded)?,
         };
         if let Some(ragged) = self.ragged {
             ragged.complete(&mut inputs, requests)?;
@@ -114,16 +152,20 @@ impl Model<'_> {
         works: &[Work],
         asked: &[usize],
         outputs: &[InstanceOutput],
-    ) -> Result<Vec<Outputs>, String> {
+        padded: Option<Target<'_>>,
+    ) -> Result<Vec<Outputs>, Failed> {
         let mut parts = Vec::with_capacity(outputs.len());
         for (index, output) in asked.iter().zip(outputs) {
             let tensor = &self.signature.outputs[*index];
             let requests = works.iter().map(|work| &work.inputs);
-            let part = self
-                .ragged
-                .and_then(|ragged| ragged.scatter(*index, output, tensor.datatype, requests))
-                .unwrap_or_else(|| scatter(output, tensor.datatype, works.iter().map(|work| work.rows)))
-                .map_err(|reason| format!("output '{}' {reason}", tensor.name))?;
+            let named = |reason| format!("output '{}' {reason}", tensor.name);
+            let cut =
+                self.ragged.and_then(|ragged| ragged.scatter(*index, output, tensor.datatype, requests));
+            let part = match cut {
+                Some(cut) => cut.map_err(named)?,
+                None => rows_of(works, *index, output, tensor.datatype, padded)
+                    .map_err(|reason| Failed::Inseparable(named(reason)))?,
+            };
             parts.push((*index, part.into_iter()));
         }
         Ok(works
@@ -139,6 +181,25 @@ impl Model<'_> {
             })
             .collect())
     }
+}
+
+/// Cuts `output` into the rows of each of `works`, and these back to the length that they were padded from.
+fn rows_of(
+    works: &[Work],
+    index: usize,
+    output: &InstanceOutput,
+    datatype: DataType,
+    padded: Option<Target<'_>>,
+) -> Result<Vec<InstanceOutput>, String> {
+    let parts = scatter(output, datatype, works.iter().map(|work| work.rows))?;
+    let Some(target) = padded else { return Ok(parts) };
+    target.output_fits(index, output)?;
+    let cut = |(part, work): (_, &Work)| target.cut(index, part, datatype, &work.inputs);
+    Ok(parts.into_iter().zip(works).map(cut).collect())
+}
+
+fn inputs_of(works: &[Work]) -> impl Iterator<Item = &Inputs> + Clone {
+    works.iter().map(|work| &work.inputs)
 }
 
 /// Every output that one of `works` asks for.

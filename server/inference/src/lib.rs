@@ -25,6 +25,7 @@ mod execution;
 mod instance;
 mod latency_objective;
 mod pace;
+mod padding;
 mod ragged;
 mod reply;
 pub mod repository;

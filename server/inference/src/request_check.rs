@@ -15,6 +15,7 @@ use crate::batch::Inputs;
 use crate::batcher::ShapeKey;
 use crate::classification::Labels;
 use crate::config::datatype;
+use crate::padding::Padding;
 use crate::version::TensorMetadata;
 
 /// What requests for one version must look like.
@@ -27,6 +28,8 @@ pub(crate) struct RequestCheck {
     outputs: Vec<OutputSpec>,
     /// Requests may differ in what keeps them from running together: shapes, or the inputs they have.
     vary: bool,
+    /// How requests of different length run together, if they may.
+    padding: Option<Padding>,
 }
 
 #[derive(Debug)]
@@ -42,8 +45,9 @@ struct InputSpec {
     /// The whole shape in the graph, where it fixes what the configuration leaves open.
     fixed: Option<Dims>,
     optional: bool,
-    /// Requests of different shapes run together.
+    /// Requests of different shapes run together: as they are, or padded.
     ragged: bool,
+    padded: bool,
 }
 
 /// An output as the configuration promises it.
@@ -84,7 +88,11 @@ impl RequestCheck {
         config: &ModelConfig,
         signature: &Signature,
         mut labels: BTreeMap<String, Labels>,
+        padding: Option<Padding>,
     ) -> RequestCheck {
+        let is_padded = |index| {
+            padding.as_ref().is_some_and(|padding| padding.inputs.iter().any(|padded| padded.index == index))
+        };
         let input = |input: &proto::v2::ModelInput| {
             let index = signature.inputs.iter().position(|tensor| tensor.name == input.name)?;
             let (dims, graph) = (Dims::new(&input.dims), &signature.inputs[index].dims);
@@ -98,7 +106,9 @@ impl RequestCheck {
                 datatype: datatype(input.data_type)?,
                 dims,
                 reshape,
-                fixed: wider.then(|| graph.clone()),
+                // What is padded comes to the graph in its own size.
+                fixed: (wider && !is_padded(index)).then(|| graph.clone()),
+                padded: is_padded(index),
                 optional: input.optional,
                 ragged: input.allow_ragged_batch,
             })
@@ -120,7 +130,13 @@ impl RequestCheck {
             vary: inputs.iter().any(|input| input.optional || input.varies()),
             inputs,
             outputs: config.output.iter().filter_map(output).collect(),
+            padding,
         }
+    }
+
+    /// How requests of different length run together, if they may.
+    pub(crate) fn padding(&self) -> Option<&Padding> {
+        self.padding.as_ref()
     }
 
     /// Whether all requests have the same shapes and ask for the same output.
@@ -134,6 +150,7 @@ impl RequestCheck {
     pub(crate) fn check(&self, request: &InferRequest) -> Result<Checked<'_>, InferError> {
         self.inputs(request)
             .and_then(|(inputs, rows)| {
+                self.padding.iter().try_for_each(|padding| padding.check(&inputs))?;
                 let (shape, size) = (self.shape(&inputs), self.size(&inputs));
                 Ok(Checked { outputs: self.outputs(request)?, inputs, rows, shape, size })
             })
@@ -192,6 +209,7 @@ impl RequestCheck {
         for spec in self.inputs.iter().filter(|spec| spec.optional || spec.varies()) {
             match inputs.iter().find(|input| input.index == spec.index) {
                 None => key.push(-1),
+                Some(_) if spec.padded => key.push(1),
                 Some(input) if spec.varies() => {
                     key.extend_from_slice(input.tensor.shape.get(1..).unwrap_or(&[]))
                 }
@@ -202,6 +220,9 @@ impl RequestCheck {
     }
 
     fn size(&self, inputs: &Inputs) -> u64 {
+        if let Some(padding) = &self.padding {
+            return padding.size(inputs);
+        }
         if !self.vary {
             return 1;
         }
@@ -423,7 +444,7 @@ mod tests {
             input [{ name: "INPUT0" data_type: TYPE_INT32 dims: 16 }, { name: "INPUT1" data_type: TYPE_INT32 dims: 16 }]
             output [{ name: "OUTPUT0" data_type: TYPE_INT32 dims: 16 }, { name: "OUTPUT1" data_type: TYPE_INT32 dims: 16 }]"#;
         let config = proto::config_text::parse(text, "config.pbtxt").unwrap();
-        RequestCheck::new(&ModelName::parse("simple").unwrap(), &config, &signature, BTreeMap::new())
+        RequestCheck::new(&ModelName::parse("simple").unwrap(), &config, &signature, BTreeMap::new(), None)
     }
 
     fn request(inputs: &[(&str, DataType, &[i64])], outputs: &[&str]) -> InferRequest {
@@ -478,7 +499,7 @@ mod tests {
             );
             let config = proto::config_text::parse(&text, "config.pbtxt").unwrap();
             let name = ModelName::parse("open").unwrap();
-            let check = RequestCheck::new(&name, &config, &signature, BTreeMap::new());
+            let check = RequestCheck::new(&name, &config, &signature, BTreeMap::new(), None);
             check.check(&request(&[("x", INT32, shape)], &[])).map(|_| ()).map_err(|error| error.to_string())
         };
         let open = "dims: [-1, -1]";
@@ -573,7 +594,8 @@ mod tests {
         let text = r#"max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: 2 }
             output { name: "y" data_type: TYPE_FP32 dims: [2, 3] reshape { shape: 6 } }"#;
         let config = proto::config_text::parse(text, "config.pbtxt").unwrap();
-        let check = RequestCheck::new(&ModelName::parse("m").unwrap(), &config, &signature, BTreeMap::new());
+        let check =
+            RequestCheck::new(&ModelName::parse("m").unwrap(), &config, &signature, BTreeMap::new(), None);
         let raw = |shape: &[i64]| InstanceOutput { shape: Dims::new(shape), data: Bytes::new() };
         assert_eq!(check.output_fits(0, &raw(&[4, 6])), Ok(()));
         let reason = check.output_fits(0, &raw(&[4, 5])).unwrap_err();

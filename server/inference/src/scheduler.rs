@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::batcher::{Batcher, Limits, Load, Next, Ticket, Waiting};
+use crate::batcher::{Batcher, Limits, Load, Next, RunCost, Ticket, Waiting};
 
 /// The requests that wait for the instances of one model version.
 #[derive(Debug)]
@@ -130,6 +130,16 @@ impl<R> Scheduler<R> {
     /// Bounds batches from now on.
     pub fn limit(&self, limits: Limits) {
         self.state.lock().batcher.limit(limits);
+    }
+
+    /// Takes into account what runs cost, from now on.
+    pub fn learned(&self, cost: RunCost) {
+        self.state.lock().batcher.learned(cost);
+    }
+
+    /// Puts no requests together from now on; false when it already did not.
+    pub fn stop_merging(&self) -> bool {
+        self.state.lock().batcher.stop_merging()
     }
 
     /// True when nothing waits.
@@ -279,6 +289,7 @@ mod tests {
         BatchPolicy {
             max_batch_size,
             merges: max_batch_size > 1,
+            pads: false,
             preferred: Vec::new(),
             max_delay: Duration::ZERO,
             adaptive_delay: true,

@@ -61,6 +61,10 @@ pub struct Totals {
     pub cache_hit: Tally,
     /// Requests whose answer was not, and the time to look for it and to put it there.
     pub cache_miss: Tally,
+    /// Elements of the inputs that are padded, as executions ran them.
+    pub padded_inputs: u64,
+    /// Elements of padding among them.
+    pub padding: u64,
     /// Executions by batch size.
     pub batches: BTreeMap<u64, BatchTally>,
     /// Failed requests by reason.
@@ -156,6 +160,13 @@ impl Statistics {
         batch.compute_input.add(input);
         batch.compute_infer.add(infer);
         batch.compute_output.add(output);
+    }
+
+    /// Counts an execution whose inputs that are padded had so many `elements`, of which some were `padding`.
+    pub fn record_padding(&self, elements: u64, padding: u64) {
+        let mut totals = self.totals.lock();
+        totals.padded_inputs += elements;
+        totals.padding += padding;
     }
 
     /// Counts one request that the cache answered `took` after its arrival, of which it spent `looked_up` there.

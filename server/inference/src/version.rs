@@ -28,6 +28,7 @@ use crate::engine::{Engine, Job, Unanswered};
 use crate::execution::{Outputs, Work};
 use crate::instance;
 use crate::pace::Pace;
+use crate::padding::Padding;
 use crate::ragged::Ragged;
 use crate::reply::{AnswerOrder, Reply};
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
@@ -74,6 +75,8 @@ pub(crate) struct Parts {
     pub(crate) instances: usize,
     /// How requests wait and run together, as `config` says.
     pub(crate) batching: Batching,
+    /// How requests of different length run together, if they may.
+    pub(crate) padding: Option<Padding>,
     /// Requests that may wait, of all priorities together.
     pub(crate) queue_capacity: usize,
     /// Where answers are kept.
@@ -86,8 +89,8 @@ pub(crate) struct Parts {
 impl ServedVersion {
     /// Starts the instances.
     pub(crate) fn start(parts: Parts) -> Result<ServedVersion, LoadError> {
-        let Parts { name, version, config, model, labels, batching, instances, .. } = parts;
-        let check = RequestCheck::new(&name, &config, model.signature(), labels);
+        let Parts { name, version, config, model, labels, batching, padding, instances, .. } = parts;
+        let check = RequestCheck::new(&name, &config, model.signature(), labels, padding);
         let ragged = Ragged::new(&config, model.signature());
         let batcher = Batcher::new(batching.policy.clone());
         let workers = (0..instances).map(|index| Ok(Mutex::new(Worker::new(&*model, index)?)));
@@ -162,6 +165,11 @@ impl ServedVersion {
     /// Whether its answers are kept.
     pub fn keeps_answers(&self) -> bool {
         self.cache.is_some()
+    }
+
+    /// Whether requests of different length run together, padded.
+    pub fn pads(&self) -> bool {
+        self.engine.check.padding().is_some()
     }
 
     /// How long it took to load.

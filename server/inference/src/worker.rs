@@ -8,7 +8,7 @@ use crate::backend::{Instance, LoadError, LoadedModel};
 use crate::batch::Gather;
 use crate::current_request;
 use crate::engine::{Engine, Job, Unanswered};
-use crate::execution::{Model, Work};
+use crate::execution::{Failed, Model, Work};
 use crate::scheduler::Batch;
 
 /// One instance, and what it needs to run batches. Its own thread uses it, or, for a run that is shorter than it
@@ -21,14 +21,6 @@ pub(crate) struct Worker {
     batch: Batch<Job>,
     /// No new instance could be made in place of one that panicked.
     pub(crate) retired: bool,
-}
-
-/// Why a run gave nothing.
-#[derive(Clone)]
-pub(crate) enum Failed {
-    /// In the backend's words.
-    Said(String),
-    Panicked,
 }
 
 /// See [`Worker::retired`].
@@ -92,7 +84,7 @@ impl Worker {
                 engine.answer(works, requests, executed);
                 return Ok(());
             }
-            Ok(Err(reason)) => Failed::Said(reason),
+            Ok(Err(failed)) => failed,
             Err(_) => Failed::Panicked,
         };
         let recovered = self.recover(engine, &failed);
@@ -101,7 +93,10 @@ impl Worker {
             requests.into_iter().for_each(|request| engine.fail(request, failed.clone()));
             return recovered;
         }
-        engine.say_that_a_batch_failed(requests.len(), &failed);
+        match &failed {
+            Failed::Inseparable(reason) => engine.stop_merging(reason),
+            failed => engine.say_that_a_batch_failed(requests.len(), failed),
+        }
         self.run_halves(engine, works, requests)
     }
 
@@ -122,7 +117,7 @@ impl Worker {
 
     /// Makes a new instance in place of one that panicked.
     fn recover(&mut self, engine: &Engine, failed: &Failed) -> Result<(), Retired> {
-        if let Failed::Said(_) = failed {
+        if !matches!(failed, Failed::Panicked) {
             return Ok(());
         }
         let (model, version) = (&engine.name, engine.version);

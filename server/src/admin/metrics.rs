@@ -23,6 +23,8 @@ enum Kind {
     Counter(fn(&Totals) -> u64),
     /// Of versions that keep answers.
     CacheCounter(fn(&Totals) -> u64),
+    /// Of versions whose requests are padded.
+    PaddingCounter(fn(&Totals) -> u64),
     /// By the label `reason`.
     Failures,
     Gauge(fn(&ServedVersion) -> f64),
@@ -35,7 +37,7 @@ enum Kind {
 impl Family {
     pub(super) fn type_name(&self) -> &'static str {
         match self.kind {
-            Kind::Counter(_) | Kind::CacheCounter(_) | Kind::Failures => "counter",
+            Kind::Counter(_) | Kind::CacheCounter(_) | Kind::PaddingCounter(_) | Kind::Failures => "counter",
             Kind::Gauge(_) => "gauge",
             Kind::Durations(_) | Kind::BatchSizes => "histogram",
         }
@@ -183,6 +185,16 @@ pub(super) const FAMILIES: &[Family] = &[
         |served| served.learned_cost().error,
     ),
     Family {
+        name: "volley_inference_padded_input_elements_total",
+        help: "Elements of the inputs that `pad_batch` names, as executions ran them, padding included",
+        kind: Kind::PaddingCounter(|totals| totals.padded_inputs),
+    },
+    Family {
+        name: "volley_inference_padding_elements_total",
+        help: "Elements of padding among them",
+        kind: Kind::PaddingCounter(|totals| totals.padding),
+    },
+    Family {
         name: "volley_inference_batch_size",
         help: "Items in each model execution",
         kind: Kind::BatchSizes,
@@ -248,7 +260,10 @@ fn metrics(kind: &Kind, served: &ServedVersion, totals: &Totals) -> Vec<Metric> 
     metric.set_label(labels(served));
     match kind {
         Kind::CacheCounter(_) if !served.keeps_answers() => return Vec::new(),
-        Kind::Counter(value) | Kind::CacheCounter(value) => metric.set_counter(counter_value(value(totals))),
+        Kind::PaddingCounter(_) if !served.pads() => return Vec::new(),
+        Kind::Counter(value) | Kind::CacheCounter(value) | Kind::PaddingCounter(value) => {
+            metric.set_counter(counter_value(value(totals)));
+        }
         Kind::Gauge(value) => metric.set_gauge(gauge_value(value(served))),
         Kind::Durations(histogram) => metric.set_histogram(duration_histogram(histogram(totals))),
         Kind::BatchSizes => metric.set_histogram(batch_histogram(totals)),

@@ -28,6 +28,12 @@ struct Place<R> {
     waiting: Option<Waiting<R>>,
 }
 
+impl<R> Place<R> {
+    fn numbered(&self) -> Option<(u64, &Waiting<R>)> {
+        self.waiting.as_ref().map(|waiting| (self.number, waiting))
+    }
+}
+
 impl<R> Default for Level<R> {
     fn default() -> Level<R> {
         Level {
@@ -97,14 +103,14 @@ impl<R> Level<R> {
         self.close_vacant_places();
     }
 
-    /// Those that have not waited for too long, the oldest first.
-    pub(super) fn waiting(&self) -> impl DoubleEndedIterator<Item = &Waiting<R>> {
-        self.places.iter().filter_map(|place| place.waiting.as_ref())
+    /// Those that have not waited for too long, the oldest first, and their numbers.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (u64, &Waiting<R>)> {
+        self.places.iter().filter_map(Place::numbered)
     }
 
-    /// Those that have waited for too long.
-    pub(super) fn delayed(&self) -> impl Iterator<Item = &Waiting<R>> {
-        self.delayed.iter().filter_map(|place| place.waiting.as_ref())
+    /// Those that have waited for too long, and their numbers.
+    pub(super) fn delayed(&self) -> impl Iterator<Item = (u64, &Waiting<R>)> {
+        self.delayed.iter().filter_map(Place::numbered)
     }
 
     /// Moves from the front of [`Level::waiting`] to `batch`, until that holds `until`.

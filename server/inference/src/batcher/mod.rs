@@ -11,12 +11,15 @@
 mod arrivals;
 mod level;
 mod policy;
+mod similar;
 
 use std::time::{Duration, Instant};
 
 use arrivals::Arrivals;
 use level::Level;
 pub use policy::{BatchPolicy, QueuePolicy, TimeoutAction};
+pub use similar::RunCost;
+use similar::{Candidate, Room};
 use smallvec::SmallVec;
 
 /// What must be equal for two requests to run together: the sizes of the dimensions that the model leaves open,
@@ -30,6 +33,8 @@ pub struct Batcher<R> {
     levels: Vec<Level<R>>,
     arrivals: Arrivals,
     limits: Limits,
+    /// What runs cost, once it is known; asked where requests are padded.
+    cost: Option<RunCost>,
     /// What the next request is called.
     next_number: u64,
 }
@@ -139,7 +144,7 @@ impl<R> Batcher<R> {
     pub fn new(policy: BatchPolicy) -> Batcher<R> {
         let levels = policy.levels.iter().map(|_| Level::default()).collect();
         let limits = Limits { work: u64::MAX, delay: policy.max_delay };
-        Batcher { policy, levels, arrivals: Arrivals::default(), limits, next_number: 0 }
+        Batcher { policy, levels, arrivals: Arrivals::default(), limits, cost: None, next_number: 0 }
     }
 
     /// What it goes by.
@@ -150,6 +155,16 @@ impl<R> Batcher<R> {
     /// Bounds batches from now on, besides what the policy says of their size.
     pub fn limit(&mut self, limits: Limits) {
         self.limits = limits;
+    }
+
+    /// Takes into account what runs cost, from now on.
+    pub fn learned(&mut self, cost: RunCost) {
+        self.cost = Some(cost);
+    }
+
+    /// Puts no requests together from now on, whatever the policy says; false when it already did not.
+    pub fn stop_merging(&mut self) -> bool {
+        std::mem::replace(&mut self.policy.merges, false)
     }
 
     /// Requests that wait.
@@ -192,7 +207,7 @@ impl<R> Batcher<R> {
 
     /// Whether `waiting` could run together with the request that is next to run.
     pub fn joins_the_next(&self, waiting: &Waiting<R>) -> bool {
-        self.in_order().next().is_none_or(|next| next.shape == waiting.shape)
+        self.in_order().next().is_none_or(|(_, next)| next.shape == waiting.shape)
     }
 
     /// Takes a request out; `None` when it does not wait any more.
@@ -220,8 +235,14 @@ impl<R> Batcher<R> {
     /// What an idle instance is to do; what it is to run is appended to `batch`. Call [`Batcher::expire`] first.
     /// In a `hurry` nothing is waited for.
     pub fn next(&mut self, now: Instant, hurry: bool, batch: &mut Vec<R>) -> Next {
-        let (next, count) = self.decide(now, hurry);
-        self.take(count, batch);
+        let (next, chosen) = self.decide(now, hurry);
+        match chosen {
+            Chosen::First(count) => self.take(count, batch),
+            Chosen::Similar(candidates) => {
+                let tickets = candidates.into_iter().map(|candidate| candidate.ticket);
+                batch.extend(tickets.filter_map(|ticket| self.levels[ticket.level].remove(ticket.number)));
+            }
+        }
         next
     }
 
@@ -230,16 +251,17 @@ impl<R> Batcher<R> {
         self.decide(now, hurry).0
     }
 
-    /// What to do, and how many requests to run.
-    fn decide(&self, now: Instant, hurry: bool) -> (Next, usize) {
+    /// What to do, and what to run.
+    fn decide(&self, now: Instant, hurry: bool) -> (Next, Chosen) {
         if self.is_empty() {
-            return (Next::WaitForRequest, 0);
+            return (Next::WaitForRequest, Chosen::First(0));
         }
-        let found = self.gather();
+        let (found, similar) = self.gather();
         if !hurry && let Some(wait) = self.worth_waiting(&found, now) {
-            return (wait, 0);
+            return (wait, Chosen::First(0));
         }
-        (Next::Execute, found.preferred.map_or(found.requests, |(requests, _)| requests))
+        let first = found.preferred.map_or(found.requests, |(requests, _)| requests);
+        (Next::Execute, similar.map_or(Chosen::First(first), Chosen::Similar))
     }
 
     /// Takes out everything, in the order in which it would have run.
@@ -250,12 +272,48 @@ impl<R> Batcher<R> {
         all
     }
 
+    /// What may run together now.
+    fn gather(&self) -> (Gathered, Option<Vec<Candidate>>) {
+        if self.policy.pads && self.policy.merges {
+            let (found, similar) = self.gather_similar();
+            (found, Some(similar))
+        } else {
+            (self.gather_in_order(), None)
+        }
+    }
+
+    /// Chooses among the first that wait those that gain by running together, padded.
+    fn gather_similar(&self) -> (Gathered, Vec<Candidate>) {
+        let most = usize::try_from(self.policy.max_batch_size).unwrap_or(usize::MAX);
+        let most = most.saturating_mul(CANDIDATES_PER_ROW).clamp(FEWEST_CANDIDATES, MOST_CANDIDATES);
+        let mut first = self.in_order().take(most).enumerate().peekable();
+        let shape = first.peek().map(|(_, (_, next))| &next.shape);
+        let mut oldest = None;
+        let mut similar = Vec::new();
+        for (place, (ticket, waiting)) in first.filter(|(_, (_, waiting))| Some(&waiting.shape) == shape) {
+            oldest = oldest.min(Some(waiting.queued)).or(Some(waiting.queued));
+            similar.push(Candidate { place, ticket, rows: waiting.rows, size: waiting.size });
+        }
+        let room = Room { rows: self.policy.max_batch_size, work: self.limits.work };
+        similar::choose(&mut similar, self.cost.as_ref(), room);
+        let mut found = Gathered {
+            requests: similar.len(),
+            rows: similar.iter().map(|each| each.rows).fold(0, u64::saturating_add),
+            size: similar.iter().map(|each| each.size).max().unwrap_or(1),
+            oldest,
+            ..Gathered::default()
+        };
+        // One that does not join is not to wait for the company of those that do.
+        found.closed = found.rows >= self.most_rows(found.size) || similar.len() < self.len();
+        (found, similar)
+    }
+
     /// Walks the queue from its front for as long as requests fit into one batch.
-    fn gather(&self) -> Gathered {
+    fn gather_in_order(&self) -> Gathered {
         let mut found = Gathered::default();
         let largest_preferred = self.policy.preferred.last().copied();
         let mut shape: Option<&ShapeKey> = None;
-        for waiting in self.in_order() {
+        for (_, waiting) in self.in_order() {
             let rows = found.rows + waiting.rows;
             let size = found.size.max(waiting.size);
             let beyond_preferred =
@@ -321,9 +379,11 @@ impl<R> Batcher<R> {
     }
 
     /// Those that wait, in the order in which they run: by level, then those that have waited for too long.
-    fn in_order(&self) -> impl Iterator<Item = &Waiting<R>> {
-        let waiting = self.levels.iter().flat_map(Level::waiting);
-        waiting.chain(self.levels.iter().flat_map(Level::delayed))
+    fn in_order(&self) -> impl Iterator<Item = (Ticket, &Waiting<R>)> {
+        let ticket = |level| move |(number, waiting)| (Ticket { level, number }, waiting);
+        let levels = || self.levels.iter().enumerate();
+        let waiting = levels().flat_map(move |(level, each)| each.waiting().map(ticket(level)));
+        waiting.chain(levels().flat_map(move |(level, each)| each.delayed().map(ticket(level))))
     }
 
     /// Appends the first `count` of [`Batcher::in_order`] to `batch`.
@@ -338,7 +398,24 @@ impl<R> Batcher<R> {
     }
 }
 
-/// What stands at the front of the queue and may run together.
+/// What is to run.
+#[derive(Debug)]
+enum Chosen {
+    /// So many of those that are next to run.
+    First(usize),
+    /// These.
+    Similar(Vec<Candidate>),
+}
+
+/// Requests among which those of similar size are looked for, for each row of the largest batch; more make fuller
+/// batches, and let a request be overtaken by more.
+const CANDIDATES_PER_ROW: usize = 4;
+/// However small batches are.
+const FEWEST_CANDIDATES: usize = 32;
+/// However large they are: it takes time to look at them.
+const MOST_CANDIDATES: usize = 256;
+
+/// What may run together.
 #[derive(Debug, Default)]
 struct Gathered {
     requests: usize,

@@ -9,6 +9,8 @@ pub struct BatchPolicy {
     pub max_batch_size: u64,
     /// Whether requests are put together at all; else each runs alone, whatever its size.
     pub merges: bool,
+    /// Whether requests of one [`ShapeKey`](super::ShapeKey) may differ in size, and are padded to run together.
+    pub pads: bool,
     /// Sizes worth waiting for, ascending.
     pub preferred: Vec<u64>,
     /// How long a request may wait for company, at most.

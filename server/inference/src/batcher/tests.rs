@@ -12,6 +12,7 @@ fn policy(max_batch_size: u64) -> BatchPolicy {
     BatchPolicy {
         max_batch_size,
         merges: true,
+        pads: false,
         preferred: Vec::new(),
         max_delay: Duration::ZERO,
         adaptive_delay: true,
@@ -39,10 +40,21 @@ impl Bench {
     }
 
     fn push_at(&mut self, level: usize, rows: u64, shape: i64, timeout: Option<Duration>) -> u32 {
+        self.push_sized(level, rows, 1, shape, timeout)
+    }
+
+    fn push_sized(
+        &mut self,
+        level: usize,
+        rows: u64,
+        size: u64,
+        shape: i64,
+        timeout: Option<Duration>,
+    ) -> u32 {
         let deadline = self.batcher.policy.levels[level].deadline(self.now, timeout);
         let id = self.next_id;
         let shape = [shape].into_iter().collect();
-        let waiting = Waiting { rows, size: 1, shape, level, queued: self.now, deadline, request: id };
+        let waiting = Waiting { rows, size, shape, level, queued: self.now, deadline, request: id };
         self.tickets.push(self.batcher.push(waiting, self.now).unwrap());
         self.next_id += 1;
         id
@@ -288,7 +300,7 @@ fn a_closed_loop_fills_its_batches_and_does_not_wait_for_nobody() {
 /// Something that happens to a batcher.
 #[derive(Clone, Debug)]
 enum Event {
-    Push { level: usize, rows: u64, shape: i64, timeout_ms: Option<u64> },
+    Push { level: usize, rows: u64, size: u64, shape: i64, timeout_ms: Option<u64> },
     Pass { micros: u64 },
     Ask,
     Leave { one_in: u32 },
@@ -296,8 +308,8 @@ enum Event {
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
-        4 => (0..2_usize, 1..6_u64, 0..2_i64, proptest::option::of(0..4_u64)).prop_map(
-            |(level, rows, shape, timeout_ms)| Event::Push { level, rows, shape, timeout_ms }
+        4 => (0..2_usize, 1..6_u64, 1..40_u64, 0..2_i64, proptest::option::of(0..4_u64)).prop_map(
+            |(level, rows, size, shape, timeout_ms)| Event::Push { level, rows, size, shape, timeout_ms }
         ),
         2 => (0..3000_u64).prop_map(|micros| Event::Pass { micros }),
         3 => Just(Event::Ask),
@@ -318,9 +330,9 @@ fn policies() -> impl Strategy<Value = BatchPolicy> {
         proptest::collection::vec(1..9_u64, 0..3),
         0..3_u64,
         [level.clone(), level],
-        [any::<bool>(), any::<bool>()],
+        [any::<bool>(), any::<bool>(), any::<bool>()],
     )
-        .prop_map(|(max_batch_size, mut preferred, delay, levels, [merges, adaptive_delay])| {
+        .prop_map(|(max_batch_size, mut preferred, delay, levels, [merges, pads, adaptive_delay])| {
             preferred.retain(|size| *size <= max_batch_size);
             preferred.sort_unstable();
             preferred.dedup();
@@ -328,6 +340,7 @@ fn policies() -> impl Strategy<Value = BatchPolicy> {
             BatchPolicy {
                 max_batch_size,
                 merges,
+                pads,
                 preferred,
                 max_delay,
                 adaptive_delay,
@@ -337,23 +350,27 @@ fn policies() -> impl Strategy<Value = BatchPolicy> {
 }
 
 proptest! {
-    /// Nothing is lost, nothing comes out twice, no batch is over the limit or of two shapes, what is of one
-    /// level and did not expire keeps its order, and nobody waits beyond the delay while an instance asks.
+    /// Nothing is lost, nothing comes out twice, no batch is over the limit or of two shapes, the next to run is in it,
+    /// what is of one level (and, where requests are padded, of one size) and did not expire keeps its order, and
+    /// nobody waits beyond the delay while an instance asks.
     #[test]
-    fn the_laws_hold(policy in policies(), events in events()) {
+    fn the_laws_hold(policy in policies(), known: bool, events in events()) {
         let max = policy.max_batch_size;
-        let (merges, max_delay) = (policy.merges, policy.max_delay);
+        let (merges, pads, max_delay) = (policy.merges, policy.pads, policy.max_delay);
         let mut bench = Bench::new(policy);
-        let mut pushed: Vec<(usize, u64, i64)> = Vec::new();
+        if known {
+            bench.batcher.learned(RunCost { base: 1e-3, work: 1e-4, ..RunCost::default() });
+        }
+        let mut pushed: Vec<(usize, u64, i64, u64)> = Vec::new();
         let mut out: Vec<u32> = Vec::new();
-        let mut last_in_time = [None::<u32>; 2];
+        let mut last_in_time = std::collections::HashMap::new();
         let mut was_late = Vec::new();
         for event in events {
             match event {
-                Event::Push { level, rows, shape, timeout_ms } => {
+                Event::Push { level, rows, size, shape, timeout_ms } => {
                     let rows = rows.min(max);
-                    bench.push_at(level, rows, shape, timeout_ms.map(millis));
-                    pushed.push((level, rows, shape));
+                    bench.push_sized(level, rows, size, shape, timeout_ms.map(millis));
+                    pushed.push((level, rows, shape, size));
                     was_late.push(false);
                 }
                 Event::Pass { micros } => bench.now += Duration::from_micros(micros),
@@ -364,8 +381,9 @@ proptest! {
                 Event::Ask => {
                     out.extend(bench.expire());
                     for level in &bench.batcher.levels {
-                        level.delayed().for_each(|late| was_late[late.request as usize] = true);
+                        level.delayed().for_each(|(_, late)| was_late[late.request as usize] = true);
                     }
+                    let first = bench.batcher.in_order().next().map(|(_, next)| next.request);
                     let peeked = bench.batcher.peek(bench.now, false);
                     let (next, batch) = bench.next();
                     prop_assert_eq!(peeked, next);
@@ -373,20 +391,20 @@ proptest! {
                         Next::WaitForRequest => prop_assert!(bench.batcher.is_empty()),
                         Next::Wait { until, missing_rows, .. } => {
                             prop_assert!(until > bench.now && missing_rows > 0);
-                            for waiting in bench.batcher.in_order() {
+                            for (_, waiting) in bench.batcher.in_order() {
                                 prop_assert!(bench.now < waiting.queued + max_delay);
                             }
                         }
                         Next::Execute => {
-                            prop_assert!(!batch.is_empty());
+                            prop_assert_eq!(batch.first().copied(), first);
                             prop_assert!(merges || batch.len() == 1);
                             let of = |id: &u32| pushed[*id as usize];
                             prop_assert!(batch.iter().map(|id| of(id).1).sum::<u64>() <= max);
                             prop_assert!(batch.iter().all(|id| of(id).2 == of(&batch[0]).2));
                             for id in batch.iter().filter(|id| !was_late[**id as usize]) {
-                                let last = &mut last_in_time[of(id).0];
+                                let (level, _, _, size) = of(id);
+                                let last = last_in_time.insert((level, if pads { size } else { 1 }), *id);
                                 prop_assert!(last.is_none_or(|last| last < *id), "{:?} before {}", last, id);
-                                *last = Some(*id);
                             }
                             bench.batcher.answered(batch.len(), bench.now);
                             out.extend(batch);
@@ -395,7 +413,7 @@ proptest! {
                 }
             }
         }
-        let rows: u64 = bench.batcher.levels.iter().flat_map(Level::waiting).map(|waiting| waiting.rows).sum();
+        let rows: u64 = bench.batcher.levels.iter().flat_map(Level::waiting).map(|(_, waiting)| waiting.rows).sum();
         prop_assert_eq!(bench.batcher.ahead(1).rows, rows);
         out.extend(bench.batcher.take_all(bench.now));
         out.sort_unstable();

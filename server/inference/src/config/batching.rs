@@ -5,6 +5,7 @@ use std::time::Duration;
 use proto::v2::model_queue_policy::TimeoutAction as ConfigTimeoutAction;
 use proto::v2::{ModelConfig, ModelDynamicBatching, ModelQueuePolicy, model_config::SchedulingChoice};
 
+use super::padding::{PAD_BATCH, PAD_TO_SIZES};
 use crate::batcher::{BatchPolicy, QueuePolicy, TimeoutAction};
 use crate::latency_objective::LatencyObjective;
 
@@ -18,7 +19,7 @@ pub(crate) const ADAPTIVE_QUEUE_DELAY: &str = "adaptive_queue_delay";
 pub(crate) const LATENCY_OBJECTIVE: &str = "latency_objective_ms";
 
 /// The keys of `parameters` that say how requests wait and run together.
-pub(crate) const PARAMETERS: &[&str] = &[ADAPTIVE_QUEUE_DELAY, LATENCY_OBJECTIVE];
+pub(crate) const PARAMETERS: &[&str] = &[ADAPTIVE_QUEUE_DELAY, LATENCY_OBJECTIVE, PAD_BATCH, PAD_TO_SIZES];
 
 /// What `dynamic_batching` asks for, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,7 @@ pub fn batching(config: &ModelConfig) -> Result<Batching, String> {
             policy: BatchPolicy {
                 max_batch_size: 1,
                 merges: false,
+                pads: false,
                 preferred: Vec::new(),
                 max_delay: Duration::ZERO,
                 adaptive_delay: true,
@@ -74,12 +76,14 @@ pub fn batching(config: &ModelConfig) -> Result<Batching, String> {
     };
     let max_batch_size = u64::try_from(config.max_batch_size).unwrap_or_default();
     let objective = objective(config, dynamic, max_batch_size)?;
+    let pads = config.parameters.contains_key(PAD_BATCH);
     let policy = BatchPolicy {
         max_batch_size: max_batch_size.max(1),
         merges: max_batch_size > 1,
+        pads,
         preferred: match objective {
-            None => preferred(dynamic, max_batch_size)?,
-            Some(_) => Vec::new(),
+            None if !pads => preferred(dynamic, max_batch_size)?,
+            _ => Vec::new(),
         },
         max_delay: max_delay(dynamic, max_batch_size)?,
         adaptive_delay: adaptive_delay(config)?,

@@ -7,6 +7,7 @@ mod batching;
 mod check;
 mod complete;
 mod normalise;
+mod padding;
 mod ragged;
 mod unacted;
 
@@ -17,6 +18,7 @@ pub use batching::{Batching, batching};
 pub use check::check;
 pub use complete::{Completion, complete};
 pub use normalise::{Placement, normalise};
+pub use padding::padding;
 pub use unacted::unacted;
 
 /// Whether something here acts on the key `key` of `parameters`; the backend acts on others.

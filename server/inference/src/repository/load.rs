@@ -97,8 +97,8 @@ impl Plan {
         let loaded = backend.load(&source)?;
         let mut config = self.config.clone();
         config::complete(&mut config, loaded.signature(), settings.completion);
-        let mut batching = config::check(&config, loaded.signature())
-            .and_then(|()| config::batching(&config))
+        let (mut batching, padding) = config::check(&config, loaded.signature())
+            .and_then(|()| Ok((config::batching(&config)?, config::padding(&config, loaded.signature())?)))
             .map_err(|reason| LoadError::Config { file: self.config_file.clone(), reason })?;
         let queue_capacity = bound_levels(&mut batching.policy, settings.default_queue_capacity);
         let parts = Parts {
@@ -111,6 +111,7 @@ impl Plan {
             }),
             held_until: settings.held_until,
             batching,
+            padding,
             config,
             model: Arc::clone(&loaded),
             instances: self.placement.instances,
