@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use inference::ResponseCache;
 use inference::backend::Backend;
 use inference::config::Completion;
+use inference::rate_limiter::RateLimiter;
 use inference::repository::{Repository, ScanError, Settings, State};
 use tracing::info;
 use traffic::TrafficTable;
@@ -94,6 +95,7 @@ pub fn settings(config: &RepositoryConfig, acts_on_parameter: fn(&str) -> bool) 
         default_queue_capacity: config.max_queue_size.get(),
         held_until: config.delay_scheduler,
         cache: config.cache_bytes.map(|bytes| Arc::new(ResponseCache::new(bytes.get()))),
+        rate_limiter: config.rate_limit.clone().map(|totals| Arc::new(RateLimiter::new(totals))),
         acts_on_parameter,
     }
 }

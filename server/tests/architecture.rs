@@ -64,6 +64,7 @@ const DECIDES: &[&str] = &[
     "server/model/src/",
     "server/traffic/src/",
     "server/inference/src/config",
+    "server/inference/src/rate_limiter",
     "server/inference/src/repository/version_policy",
     "loadtest/src/arrivals.rs",
     "loadtest/src/expect.rs",

@@ -10,12 +10,14 @@ use smol_str::SmolStr;
 use tracing::{debug, error, warn};
 
 use crate::backend::{Instance, LoadedModel, Terminate};
+use crate::batcher::Ticket;
 use crate::cost::CostModel;
 use crate::current_request;
 use crate::execution::{Executed, Failed, Outputs, Work};
 use crate::latency_objective::LatencyObjective;
 use crate::pace::Pace;
 use crate::ragged::Ragged;
+use crate::rate_limiter::Contenders;
 use crate::reply::Reply;
 use crate::request_check::RequestCheck;
 use crate::scheduler::Scheduler;
@@ -80,6 +82,8 @@ pub(crate) struct Engine {
     pub(crate) check: RequestCheck,
     pub(crate) ragged: Option<Ragged>,
     pub(crate) scheduler: Scheduler<Job>,
+    /// Set when instances wait for their turn to run.
+    pub(crate) contenders: Option<Contenders>,
     /// By index. Each is held for as long as it runs a batch.
     pub(crate) workers: Box<[Mutex<Worker>]>,
     pub(crate) pace: Pace,
@@ -97,7 +101,8 @@ pub(crate) struct Engine {
     /// A stop that cannot wait has refused all; nothing runs any more.
     pub(crate) abandoned: AtomicBool,
     /// Whether brief runs may be made by the thread that brings their requests: only where each costs the same, since
-    /// inputs have one shape, and no other set of outputs can be asked for, which a backend may have to prepare.
+    /// inputs have one shape, and no other set of outputs can be asked for, which a backend may have to prepare; and
+    /// where no instance waits for its turn.
     pub(crate) runs_here: bool,
     /// Items in a batch at most.
     pub(crate) max_batch_size: u64,
@@ -107,6 +112,33 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    /// Takes nothing in from now on; what waits is run.
+    pub(crate) fn close(&self) {
+        self.scheduler.close();
+        self.recall();
+    }
+
+    /// Takes nothing in from now on, and takes out what waits.
+    pub(crate) fn close_and_take(&self) -> Vec<Job> {
+        let waiting = self.scheduler.close_and_take();
+        self.recall();
+        waiting
+    }
+
+    /// Takes a request out; `None` when it waits no more.
+    pub(crate) fn remove(&self, ticket: Ticket) -> Option<Job> {
+        let removed = self.scheduler.remove(ticket);
+        self.recall();
+        removed
+    }
+
+    /// To be called by all who take requests out, afterwards: see [`Contenders::recall`].
+    pub(crate) fn recall(&self) {
+        if let Some(contenders) = &self.contenders {
+            contenders.recall(&self.scheduler);
+        }
+    }
+
     /// Takes into account that `works` took `took` together.
     pub(crate) fn learn(&self, works: &[Work], took: Duration) {
         self.pace.saw(took);
@@ -265,7 +297,7 @@ impl Engine {
         // Set before the scheduler is closed: who finds it closed reads here why.
         let _ = self.failure.set(format!("its instances panicked, and no new one could be made: {reason}"));
         error!(%model, %version, "no instance is left; the version is unavailable until the server starts again");
-        for Job { request, .. } in self.scheduler.close_and_take() {
+        for Job { request, .. } in self.close_and_take() {
             self.statistics.record_failure(Failure::Backend, request.arrived.elapsed());
             self.send(request, Err(InferError::VersionFailed { model: model.clone(), version }));
         }

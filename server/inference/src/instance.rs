@@ -9,6 +9,7 @@ use tokio::task::yield_now;
 use crate::backend::LoadError;
 use crate::engine::Engine;
 use crate::pace::BRIEF;
+use crate::rate_limiter::Took;
 
 /// Batches that the thread that brought a request runs before it goes on with its own work.
 const MOST_RUNS_HERE: usize = 4;
@@ -24,6 +25,16 @@ pub(crate) fn start(engine: &Arc<Engine>, index: usize) -> Result<JoinHandle<()>
 }
 
 fn serve(engine: &Engine, index: usize) {
+    if let Some(contenders) = &engine.contenders {
+        return contenders.serve(index, &engine.scheduler, || {
+            let mut own = engine.workers[index].lock();
+            match own.serve_once(engine) {
+                _ if own.retired => Took::AndEnded,
+                true => Took::ToRun,
+                false => Took::Nothing,
+            }
+        });
+    }
     while engine.scheduler.wait() {
         let mut own = engine.workers[index].lock();
         own.serve_once(engine);

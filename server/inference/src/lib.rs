@@ -3,7 +3,7 @@
 //! In the order a request meets them: [`repository`] finds the ready version, `request_check` holds the
 //! request against the model's configuration, the `cache` answers it if it was answered before; else the
 //! [`scheduler`] keeps it until the [`batcher`] gives it to an `instance`, alone or with others, and the
-//! [`backend`] runs them.
+//! [`backend`] runs them; where a [`rate_limiter`] says so, once what the instance takes is free.
 //!
 //! Invariants:
 //! - no wire format, no model format: the first belongs to `server`, the second to a backend;
@@ -27,6 +27,7 @@ mod latency_objective;
 mod pace;
 mod padding;
 mod ragged;
+pub mod rate_limiter;
 mod reply;
 pub mod repository;
 mod request_check;

@@ -63,6 +63,13 @@ impl<R> State<R> {
             None => self.idle > 0,
         }
     }
+
+    /// False while enough have not come yet, or an instance waits for company to join them.
+    fn may_hand_out(&self) -> bool {
+        let waiting = self.batcher.len();
+        let held = waiting < self.held_until;
+        self.closed || !held && self.watch.as_ref().is_none_or(|watch| watch.is_over(waiting))
+    }
 }
 
 /// Why a request was not taken in.
@@ -228,13 +235,17 @@ impl<R> Scheduler<R> {
         }
     }
 
+    /// Whether there is something to be taken now, as far as anyone can say before it is.
+    pub fn is_due(&self) -> bool {
+        let state = self.state.lock();
+        state.may_hand_out() && state.batcher.peek(Instant::now(), state.closed) == Next::Execute
+    }
+
     /// Fills `batch` with what is to be run now, without waiting; false when there is nothing.
     pub fn take(&self, batch: &mut Batch<R>) -> bool {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let waiting = state.batcher.len();
-        let held = waiting < state.held_until;
-        if !state.closed && (held || state.watch.as_ref().is_some_and(|watch| !watch.is_over(waiting))) {
+        if !state.may_hand_out() {
             return false;
         }
         let now = Instant::now();

@@ -30,6 +30,7 @@ use crate::instance;
 use crate::pace::Pace;
 use crate::padding::Padding;
 use crate::ragged::Ragged;
+use crate::rate_limiter::Contenders;
 use crate::reply::{AnswerOrder, Reply};
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
 use crate::scheduler::Scheduler;
@@ -73,6 +74,8 @@ pub(crate) struct Parts {
     /// Label files by output name.
     pub(crate) labels: BTreeMap<String, Labels>,
     pub(crate) instances: usize,
+    /// The instances, when they wait for their turn to run.
+    pub(crate) contenders: Option<Contenders>,
     /// How requests wait and run together, as `config` says.
     pub(crate) batching: Batching,
     /// How requests of different length run together, if they may.
@@ -89,13 +92,14 @@ pub(crate) struct Parts {
 impl ServedVersion {
     /// Starts the instances.
     pub(crate) fn start(parts: Parts) -> Result<ServedVersion, LoadError> {
-        let Parts { name, version, config, model, labels, batching, padding, instances, .. } = parts;
+        let Parts { name, version, config, model, labels, batching, padding, instances, contenders, .. } =
+            parts;
         let check = RequestCheck::new(&name, &config, model.signature(), labels, padding);
         let ragged = Ragged::new(&config, model.signature());
         let batcher = Batcher::new(batching.policy.clone());
         let workers = (0..instances).map(|index| Ok(Mutex::new(Worker::new(&*model, index)?)));
         let workers = workers.collect::<Result<_, LoadError>>()?;
-        let runs_here = check.requests_are_alike() && ragged.is_none();
+        let runs_here = check.requests_are_alike() && ragged.is_none() && contenders.is_none();
         let engine = Arc::new(Engine {
             name,
             version,
@@ -103,6 +107,7 @@ impl ServedVersion {
             check,
             ragged,
             scheduler: Scheduler::new(batcher, parts.queue_capacity, parts.held_until),
+            contenders,
             workers,
             pace: Pace::default(),
             cost: Mutex::default(),
@@ -160,6 +165,11 @@ impl ServedVersion {
     /// Requests that wait for an instance.
     pub fn waiting(&self) -> usize {
         self.engine.scheduler.len()
+    }
+
+    /// Instances that have something to do and wait for what they take; `None` when they never wait for it.
+    pub fn instances_waiting(&self) -> Option<usize> {
+        self.engine.contenders.as_ref().map(Contenders::waiting)
     }
 
     /// Whether its answers are kept.
@@ -326,7 +336,7 @@ impl ServedVersion {
     /// Takes no request from now on, and waits for those that wait to be answered. Blocks: not for async
     /// code.
     pub fn drain(&self) {
-        self.engine.scheduler.close();
+        self.engine.close();
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             // A thread ends by itself; if it panicked, it has said so in the log.
@@ -337,7 +347,7 @@ impl ServedVersion {
     /// Takes no request from now on, and answers those that wait or run with [`InferError::ShuttingDown`].
     pub fn abandon(&self) -> Abandoned {
         self.engine.abandoned.store(true, Ordering::SeqCst); // before looking: what begins later sees it
-        let waiting = self.engine.scheduler.close_and_take();
+        let waiting = self.engine.close_and_take();
         let running = self.engine.running.iter().flat_map(|running| running.lock().abandon());
         let refuse = |request| self.engine.refuse_for_the_stop(request);
         let running = running.map(refuse).count();
@@ -374,7 +384,7 @@ pub struct Abandoned {
 
 impl Drop for ServedVersion {
     fn drop(&mut self) {
-        self.engine.scheduler.close();
+        self.engine.close();
     }
 }
 

@@ -39,6 +39,7 @@ impl Worker {
         }
         let mut batch = std::mem::take(&mut self.batch);
         let taken = engine.scheduler.take(&mut batch);
+        engine.recall();
         self.run_all(engine, &mut batch);
         self.batch = batch;
         taken

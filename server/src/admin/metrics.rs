@@ -3,6 +3,7 @@
 //! Nothing is counted here: a scrape reads the statistics that answer the statistics endpoint, too. The
 //! families are documented in `docs/metrics.md`, which a test holds against [`FAMILIES`].
 
+use inference::rate_limiter::{RateLimiter, ResourceUse};
 use inference::statistics::{Failure, Histogram, Totals};
 use inference::{ResponseCache, ServedVersion};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -28,6 +29,8 @@ enum Kind {
     /// By the label `reason`.
     Failures,
     Gauge(fn(&ServedVersion) -> f64),
+    /// Of versions that have it.
+    GaugeOfSome(fn(&ServedVersion) -> Option<usize>),
     /// In seconds.
     Durations(fn(&Totals) -> &Histogram),
     /// Executions by batch size.
@@ -38,7 +41,7 @@ impl Family {
     pub(super) fn type_name(&self) -> &'static str {
         match self.kind {
             Kind::Counter(_) | Kind::CacheCounter(_) | Kind::PaddingCounter(_) | Kind::Failures => "counter",
-            Kind::Gauge(_) => "gauge",
+            Kind::Gauge(_) | Kind::GaugeOfSome(_) => "gauge",
             Kind::Durations(_) | Kind::BatchSizes => "histogram",
         }
     }
@@ -78,6 +81,27 @@ const CACHE: [CacheGauge; 3] = [
         name: "volley_cache_limit_bytes",
         help: "The most bytes that the response cache takes (`--cache-config`)",
         value: ResponseCache::limit,
+    },
+];
+
+/// A gauge of a resource that instances wait for, with the labels `resource` and `device`; there when the server has a
+/// rate limiter and a loaded model takes some.
+struct ResourceGauge {
+    name: &'static str,
+    help: &'static str,
+    value: fn(&ResourceUse) -> u64,
+}
+
+const RESOURCES: [ResourceGauge; 2] = [
+    ResourceGauge {
+        name: "volley_rate_limiter_resource_limit",
+        help: "How much there is of a resource that instances wait for (`--rate-limit-resource`)",
+        value: |resource| resource.total,
+    },
+    ResourceGauge {
+        name: "volley_rate_limiter_resource_used",
+        help: "How much of a resource the instances that run hold",
+        value: |resource| resource.used,
     },
 ];
 
@@ -199,6 +223,11 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "Items in each model execution",
         kind: Kind::BatchSizes,
     },
+    Family {
+        name: "volley_rate_limiter_waiting_instances",
+        help: "Instances that have requests to run and wait for what their `rate_limiter` says they take",
+        kind: Kind::GaugeOfSome(ServedVersion::instances_waiting),
+    },
 ];
 
 const fn counter(name: &'static str, help: &'static str, value: fn(&Totals) -> u64) -> Family {
@@ -243,6 +272,11 @@ pub(super) fn text(app: &App) -> Vec<u8> {
         };
         families.push(message(name, help, "gauge", app.repository.cache().map(gauge).into_iter().collect()));
     }
+    let resources = app.repository.rate_limiter().map(RateLimiter::resources).unwrap_or_default();
+    for ResourceGauge { name, help, value } in RESOURCES {
+        let metrics = resources.iter().map(|resource| resource_metric(resource, value(resource))).collect();
+        families.push(message(name, help, "gauge", metrics));
+    }
     let mut memory = Metric::default();
     memory.set_gauge(gauge_value(count(app.request_memory.used() as u64)));
     families.push(message(REQUEST_MEMORY.0, REQUEST_MEMORY.1, "gauge", vec![memory]));
@@ -265,6 +299,10 @@ fn metrics(kind: &Kind, served: &ServedVersion, totals: &Totals) -> Vec<Metric> 
             metric.set_counter(counter_value(value(totals)));
         }
         Kind::Gauge(value) => metric.set_gauge(gauge_value(value(served))),
+        Kind::GaugeOfSome(value) => match value(served) {
+            Some(value) => metric.set_gauge(gauge_value(count(value as u64))),
+            None => return Vec::new(),
+        },
         Kind::Durations(histogram) => metric.set_histogram(duration_histogram(histogram(totals))),
         Kind::BatchSizes => metric.set_histogram(batch_histogram(totals)),
         Kind::Failures => {
@@ -281,6 +319,14 @@ fn failure_metric(served: &ServedVersion, failure: Failure, count: u64) -> Metri
     let mut metric = Metric::default();
     metric.set_label(labels);
     metric.set_counter(counter_value(count));
+    metric
+}
+
+fn resource_metric(of: &ResourceUse, value: u64) -> Metric {
+    let device = of.resource.device.map_or_else(|| "global".to_owned(), |device| device.to_string());
+    let mut metric = Metric::default();
+    metric.set_label(vec![label("resource", &of.resource.name), label("device", &device)]);
+    metric.set_gauge(gauge_value(count(value)));
     metric
 }
 
@@ -399,6 +445,9 @@ mod tests {
         }
         for CacheGauge { name, help, .. } in CACHE {
             writeln!(table, "| `{name}` | gauge | | {help} |").unwrap();
+        }
+        for ResourceGauge { name, help, .. } in RESOURCES {
+            writeln!(table, "| `{name}` | gauge | resource, device | {help} |").unwrap();
         }
         let (name, help) = REQUEST_MEMORY;
         writeln!(table, "| `{name}` | gauge | | {help} |").unwrap();

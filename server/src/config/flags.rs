@@ -162,12 +162,15 @@ mod tests {
     #[test]
     fn triton_command_lines_are_accepted_unchanged() {
         let line = "--trace-config triton,file=/tmp/t --trace-config=rate=100 --allow-client-shm \
-                    --rate-limit execution_count --pinned-memory-pool-byte-size=268435456";
+                    --host-policy=gpu_0,numa-node=0 --pinned-memory-pool-byte-size=268435456";
         let names: Vec<_> = given(line).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["pinned-memory-pool-byte-size", "allow-client-shm", "rate-limit", "trace-config"]);
+        assert_eq!(
+            names,
+            ["host-policy", "pinned-memory-pool-byte-size", "allow-client-shm", "trace-config"]
+        );
         let command = Flags::augment_args(Command::new("volley"));
-        let error = command.try_get_matches_from(["volley", "--rate-limit"]).unwrap_err();
-        assert!(error.to_string().contains("--rate-limit"), "{error}");
+        let error = command.try_get_matches_from(["volley", "--host-policy"]).unwrap_err();
+        assert!(error.to_string().contains("--host-policy"), "{error}");
     }
 
     #[test]

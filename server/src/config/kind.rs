@@ -5,7 +5,9 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{BackendSetting, CacheSetting, CompressionLevel, ControlMode};
+use inference::rate_limiter::ResourceTotal;
+
+use super::{BackendSetting, CacheSetting, CompressionLevel, ControlMode, RateLimit};
 use crate::logging::LogFormat;
 
 /// A kind of value.
@@ -65,6 +67,18 @@ pub(super) const CACHE_SETTING: Kind<CacheSetting> = Kind::new(
     "SETTING",
     "local,size=BYTES, where BYTES is an integer of at least 1; size is the only key known",
     cache_setting,
+);
+
+/// In any case, as with Triton.
+pub(super) const RATE_LIMIT_MODE: Kind<RateLimit> = Kind::new("MODE", "off or execution_count", |text| {
+    let is = |mode: &str| text.eq_ignore_ascii_case(mode);
+    is("off").then_some(RateLimit::Off).or_else(|| is("execution_count").then_some(RateLimit::ExecutionCount))
+});
+
+pub(super) const RESOURCE_TOTAL: Kind<ResourceTotal> = Kind::new(
+    "RESOURCE",
+    "NAME:COUNT for each device or NAME:COUNT:DEVICE for one, where COUNT and DEVICE are integers from 0 to 4294967295",
+    resource_total,
 );
 
 pub(super) const VERBOSITY: Kind<u32> =
@@ -183,6 +197,23 @@ fn cache_setting(text: &str) -> Option<CacheSetting> {
     }
 }
 
+fn resource_total(text: &str) -> Option<ResourceTotal> {
+    let mut parts = text.split(':');
+    let name = parts.next().filter(|name| !name.is_empty())?.to_owned();
+    let count = number(parts.next()?)?;
+    let device = parts.next().map(number);
+    match (device, parts.next()) {
+        (None, _) => Some(ResourceTotal { name, count, device: None }),
+        (Some(device), None) => Some(ResourceTotal { name, count, device: Some(device?) }),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+/// Digits only: the standard library takes a plus sign, too.
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,6 +315,35 @@ mod tests {
             assert_eq!(cache_setting(wrong), None, "{wrong:?}");
         }
         assert_eq!((BYTES_OR_ZERO.parse)("0"), Some(None));
+    }
+
+    #[test]
+    fn a_resource_has_a_count_and_perhaps_a_device() {
+        let total = |name: &str, count, device| Some(ResourceTotal { name: name.to_owned(), count, device });
+        assert_eq!(resource_total("R1:10"), total("R1", 10, None));
+        assert_eq!(resource_total("gpu memory:0:1"), total("gpu memory", 0, Some(1)));
+        for wrong in [
+            "",
+            "R1",
+            "R1:",
+            ":1",
+            "R1:-1",
+            "R1:+1",
+            "R1:x",
+            "R1:1.5",
+            "R1:1:",
+            "R1:1:-1",
+            "R1:1:x",
+            "R1:1:0:0",
+            "R1:4294967296",
+            "R1: 1",
+            "R1=1",
+        ] {
+            assert_eq!(resource_total(wrong), None, "{wrong:?}");
+        }
+        assert_eq!((RATE_LIMIT_MODE.parse)("Execution_Count"), Some(RateLimit::ExecutionCount));
+        assert_eq!((RATE_LIMIT_MODE.parse)("OFF"), Some(RateLimit::Off));
+        assert_eq!((RATE_LIMIT_MODE.parse)("on"), None);
     }
 
     #[test]

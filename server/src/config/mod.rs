@@ -24,6 +24,8 @@ use std::time::Duration;
 pub use error::{ConfigError, Origin};
 pub use flags::{Flags, ModelFlags};
 
+use inference::rate_limiter::ResourceTotal;
+
 use crate::logging::LogConfig;
 use crate::request_memory::default_limit;
 use raw::{RawConfig, Sources};
@@ -85,6 +87,8 @@ pub struct RepositoryConfig {
     pub load_thread_count: NonZeroUsize,
     /// The most bytes that kept answers take; `None` when none are kept.
     pub cache_bytes: Option<NonZeroU64>,
+    /// How much there is of the resources that instances wait for, where that was said; `None` when they wait for none.
+    pub rate_limit: Option<Vec<ResourceTotal>>,
     /// Whether the server is ready only when every model is.
     pub strict_readiness: bool,
     /// Whether the server exits when a model fails to load at start.
@@ -154,6 +158,13 @@ enum ControlMode {
     None,
     Poll,
     Explicit,
+}
+
+/// Whether instances wait for resources, in Triton's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RateLimit {
+    Off,
+    ExecutionCount,
 }
 
 /// One `--backend-config`.
@@ -285,6 +296,7 @@ fn repository(raw: &RawConfig) -> Result<RepositoryConfig, ConfigError> {
         delay_scheduler: raw.get(&settings::DELAY_SCHEDULER)?,
         load_thread_count: raw.get(&settings::MODEL_LOAD_THREAD_COUNT)?,
         cache_bytes: cache_bytes(raw)?,
+        rate_limit: rate_limit(raw)?,
         strict_readiness: raw.get(&settings::STRICT_READINESS)?,
         exit_on_error: raw.get(&settings::EXIT_ON_ERROR)?,
     })
@@ -335,6 +347,38 @@ fn cache_bytes(raw: &RawConfig) -> Result<Option<NonZeroU64>, ConfigError> {
         }),
         (bytes, deprecated) => Ok(bytes.or(deprecated.flatten())),
     }
+}
+
+/// What is said of resources, if instances wait for any.
+fn rate_limit(raw: &RawConfig) -> Result<Option<Vec<ResourceTotal>>, ConfigError> {
+    let totals = raw.all(&settings::RATE_LIMIT_RESOURCE)?;
+    let contradiction = |reason| Err(ConfigError::Contradiction { reason });
+    if raw.get(&settings::RATE_LIMIT)? == RateLimit::Off {
+        return match raw.texts(settings::RATE_LIMIT_RESOURCE.declaration.name) {
+            [] => Ok(None),
+            [text, ..] => contradiction(format!(
+                "rate-limit-resource is {:?}, but rate-limit is off; give --rate-limit=execution_count, or leave both out",
+                raw::shorten(text)
+            )),
+        };
+    }
+    for (index, total) in totals.iter().enumerate() {
+        let is_another = |before: &&ResourceTotal| {
+            before.name.eq_ignore_ascii_case(&total.name)
+                && before.device == total.device
+                && before.count != total.count
+        };
+        if let Some(before) = totals[..index].iter().find(is_another) {
+            return contradiction(format!(
+                "rate-limit-resource gives both {} and {} of {:?}{}; give one of them",
+                before.count,
+                total.count,
+                raw::shorten(&total.name),
+                total.device.map_or(String::new(), |device| format!(" of device {device}")),
+            ));
+        }
+    }
+    Ok(Some(totals))
 }
 
 fn check_control_mode(raw: &RawConfig) -> Result<(), ConfigError> {
@@ -462,6 +506,7 @@ mod tests {
                 delay_scheduler: 0,
                 load_thread_count: count(4),
                 cache_bytes: None,
+                rate_limit: None,
                 strict_readiness: true,
                 exit_on_error: false,
             },
@@ -614,6 +659,37 @@ mod tests {
     }
 
     #[test]
+    fn resources_are_given_once_and_only_where_they_limit_something() {
+        let limits = |line| resolve(line).unwrap().repository.rate_limit;
+        let total = |name: &str, count, device| ResourceTotal { name: name.to_owned(), count, device };
+        assert_eq!(limits("--rate-limit=off"), None);
+        assert_eq!(limits("--rate-limit=execution_count"), Some(Vec::new()));
+        assert_eq!(
+            limits("--rate-limit EXECUTION_COUNT --rate-limit-resource=R1:10 --rate-limit-resource R2:5:0"),
+            Some(vec![total("R1", 10, None), total("R2", 5, Some(0))])
+        );
+        let on = "--rate-limit=execution_count --rate-limit-resource";
+        assert!(resolve(&format!("{on}=R:1 --rate-limit-resource=R:2:0 --rate-limit-resource=R:1")).is_ok());
+        for line in ["--rate-limit-resource=R1:10", "--rate-limit=off --rate-limit-resource=R1:10"] {
+            check_refused(
+                line,
+                "rate-limit-resource is \"R1:10\", but rate-limit is off; give --rate-limit=execution_count, or leave \
+                 both out",
+            );
+        }
+        check_refused(
+            &format!("{on}=R:1:3 --rate-limit-resource=r:2:3"),
+            "rate-limit-resource gives both 1 and 2 of \"r\" of device 3; give one of them",
+        );
+        check_refused(
+            &format!("{on}=R1:-4"),
+            "--rate-limit-resource is \"R1:-4\", but it must be NAME:COUNT for each device or NAME:COUNT:DEVICE for one, \
+             where COUNT and DEVICE are integers from 0 to 4294967295",
+        );
+        check_refused("--rate-limit=on", "--rate-limit is \"on\", but it must be off or execution_count");
+    }
+
+    #[test]
     fn listeners_do_not_share_a_port() {
         check_refused(
             "--grpc-port=8000",
@@ -638,8 +714,8 @@ mod tests {
 
     #[test]
     fn options_of_triton_are_named_or_refused() {
-        let config = resolve("--trace-config=rate=1 --rate-limit off --backend-config=python,x=1").unwrap();
-        assert_eq!(config.without_effect, ["--rate-limit", "--trace-config", "--backend-config=python,…"]);
+        let config = resolve("--trace-config=rate=1 --host-policy x --backend-config=python,x=1").unwrap();
+        assert_eq!(config.without_effect, ["--host-policy", "--trace-config", "--backend-config=python,…"]);
         let refused = triton::OPTIONS.iter().filter(|option| option.refusal.is_some());
         for option in refused {
             let error = resolve(&format!("--{}=true", option.name)).unwrap_err();

@@ -5,14 +5,16 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use inference::rate_limiter::ResourceTotal;
+
 use super::kind::{
     ADDRESS, BACKEND_SETTING, BYTES, BYTES_OR_ZERO, CACHE_SETTING, COMPRESSION, CONTROL_MODE, COUNT,
-    COUNT_OR_ZERO, MILLISECONDS, MILLISECONDS_ABOVE_ZERO, PATH, PATH_OR_EMPTY, PORT, SECONDS,
-    SECONDS_ABOVE_ZERO, SWITCH, TEXT, THREADS, VERBOSITY,
+    COUNT_OR_ZERO, MILLISECONDS, MILLISECONDS_ABOVE_ZERO, PATH, PATH_OR_EMPTY, PORT, RATE_LIMIT_MODE,
+    RESOURCE_TOTAL, SECONDS, SECONDS_ABOVE_ZERO, SWITCH, TEXT, THREADS, VERBOSITY,
 };
 use super::setting::DefaultValue::{Absent, Derived, Value};
 use super::setting::{Declaration, Group, Setting};
-use super::{BackendSetting, CacheSetting, CompressionLevel, ControlMode, kind};
+use super::{BackendSetting, CacheSetting, CompressionLevel, ControlMode, RateLimit, kind};
 use crate::logging::LogFormat;
 
 /// Declares each setting as a static, and [`ALL`] as the list of them.
@@ -60,6 +62,11 @@ settings! {
             "Keep answers of models with response_cache, as local,size=1048576").repeatable();
         RESPONSE_CACHE_BYTE_SIZE: Option<NonZeroU64> = Setting::new("response-cache-byte-size", &BYTES_OR_ZERO, Absent,
             "Deprecated: the same as --cache-config=local,size=BYTES; 0: no cache").rare();
+        RATE_LIMIT: RateLimit = Setting::new("rate-limit", &RATE_LIMIT_MODE, Value("off"),
+            "execution_count: an instance runs once the resources of its rate_limiter are free").rare();
+        RATE_LIMIT_RESOURCE: ResourceTotal = Setting::new("rate-limit-resource", &RESOURCE_TOTAL, Absent,
+            "How much there is of a resource, as gpu_memory:8, of device 0 as gpu_memory:8:0; else the most that an \
+             instance takes").repeatable().rare();
         STRICT_READINESS: bool = Setting::new("strict-readiness", &SWITCH, Value("true"),
             "Ready only when every model is, of every repository given");
         EXIT_ON_ERROR: bool = Setting::new("exit-on-error", &SWITCH, Value("false"),

@@ -51,8 +51,6 @@ pub(super) static OPTIONS: &[ForeignOption] = &[
     value("cuda-virtual-address-size"),
     value("min-supported-compute-capability"),
     switch("allow-client-shm"),
-    value("rate-limit"),
-    value("rate-limit-resource"),
     value("cache-directory"),
     value("http-header-forward-pattern"),
     value("http-restricted-api").refused(NO_RESTRICTION),

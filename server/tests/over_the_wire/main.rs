@@ -18,6 +18,7 @@ mod grpc_bounds;
 mod http2;
 mod log_lines;
 mod process;
+mod rate_limit;
 mod repository;
 mod response_cache;
 mod slow_clients;

@@ -5,6 +5,7 @@
 
 mod batching;
 mod check;
+mod claims;
 mod complete;
 mod normalise;
 mod padding;
@@ -16,6 +17,7 @@ use proto::v2::DataType as ConfigDataType;
 
 pub use batching::{Batching, batching};
 pub use check::check;
+pub(crate) use claims::{asks_for_a_limit, claims};
 pub use complete::{Completion, complete};
 pub use normalise::{Placement, normalise};
 pub use padding::padding;

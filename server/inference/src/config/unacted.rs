@@ -30,6 +30,7 @@ const ACTED: &[&str] = &[
     "instance_group.kind",
     "instance_group.count",
     "instance_group.passive",
+    "instance_group.rate_limiter",
     "default_model_filename",
     "metric_tags",
     "optimization.graph.level",
@@ -143,7 +144,7 @@ mod tests {
         );
         check(
             "instance_group { count: 2 host_policy: \"numa\" rate_limiter { priority: 1 } }",
-            &["instance_group.rate_limiter", "instance_group.host_policy"],
+            &["instance_group.host_policy"],
         );
     }
 }

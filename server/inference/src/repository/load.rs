@@ -17,6 +17,7 @@ use crate::batcher::{BatchPolicy, QueuePolicy};
 use crate::cache::{self, VersionCache};
 use crate::classification::Labels;
 use crate::config::{self, Batching, Placement};
+use crate::rate_limiter::{Claim, Contenders};
 use crate::version::{Parts, ServedVersion};
 
 /// A configuration or label file of more bytes is a mistake.
@@ -31,6 +32,8 @@ pub(super) struct Plan {
     config_file: String,
     config: ModelConfig,
     placement: Placement,
+    /// What each instance takes while it runs; of none when nothing is limited.
+    claims: Vec<Claim>,
     /// Fields that are valid but not acted on yet.
     pub(super) unacted: Vec<String>,
     /// To be loaded, lowest first.
@@ -40,9 +43,17 @@ pub(super) struct Plan {
 /// Reads the configuration of the model in `directory` and chooses its versions.
 pub(super) fn plan(name: &ModelName, directory: &Path, settings: &Settings) -> Result<Plan, LoadError> {
     let (config_file, mut config) = read_config(name, directory, settings)?;
-    let unacted = config::unacted(&config, |key| config::acts_on(key) || (settings.acts_on_parameter)(key));
-    let placement = config::normalise(&mut config, name, settings.cores)
-        .map_err(|reason| LoadError::Config { file: config_file.clone(), reason })?;
+    let mut unacted =
+        config::unacted(&config, |key| config::acts_on(key) || (settings.acts_on_parameter)(key));
+    if config::asks_for_a_limit(&config) && settings.rate_limiter.is_none() {
+        unacted.push("instance_group.rate_limiter (--rate-limit is off; give execution_count)".to_owned());
+    }
+    let wrong = |reason| LoadError::Config { file: config_file.clone(), reason };
+    let placement = config::normalise(&mut config, name, settings.cores).map_err(wrong)?;
+    let claims = match settings.rate_limiter {
+        Some(_) => config::claims(&config).map_err(wrong)?,
+        None => Vec::new(), // as with Triton, what has no effect is not looked at
+    };
     let available = scan::versions(directory)
         .map_err(|error| LoadError::Unreadable { what: name.to_string(), reason: error.to_string() })?;
     let chosen = version_policy::choose(config.version_policy.as_ref(), &available);
@@ -71,6 +82,7 @@ pub(super) fn plan(name: &ModelName, directory: &Path, settings: &Settings) -> R
         config_file,
         config,
         placement,
+        claims,
         unacted,
         versions: chosen.versions,
     })
@@ -85,6 +97,7 @@ impl Plan {
         settings: &Settings,
     ) -> Result<ServedVersion, LoadError> {
         let started = Instant::now();
+        let contenders = self.contenders(settings)?;
         let source = ModelSource {
             name: &self.name,
             version,
@@ -115,9 +128,18 @@ impl Plan {
             config,
             model: Arc::clone(&loaded),
             instances: self.placement.instances,
+            contenders,
             loaded_in: started.elapsed(),
         };
         ServedVersion::start(parts)
+    }
+
+    /// The instances of a version, if they wait for others.
+    fn contenders(&self, settings: &Settings) -> Result<Option<Contenders>, LoadError> {
+        let Some(limiter) = &settings.rate_limiter else { return Ok(None) };
+        limiter
+            .admit(&self.name, self.claims.clone())
+            .map_err(|reason| LoadError::Config { file: self.config_file.clone(), reason })
     }
 
     fn labels(&self, config: &ModelConfig) -> Result<BTreeMap<String, Labels>, LoadError> {

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::backend::{Backend, LoadError};
 use crate::cache::ResponseCache;
 use crate::config::Completion;
+use crate::rate_limiter::RateLimiter;
 use crate::version::ServedVersion;
 pub use scan::ScanError;
 
@@ -45,6 +46,8 @@ pub struct Settings {
     pub held_until: usize,
     /// Where models that ask for it keep their answers, if there is such a place.
     pub cache: Option<Arc<ResponseCache>>,
+    /// What instances wait for before they run, if for anything.
+    pub rate_limiter: Option<Arc<RateLimiter>>,
     /// Whether the backend acts on a key of `parameters`.
     pub acts_on_parameter: fn(&str) -> bool,
 }
@@ -143,6 +146,18 @@ impl Repository {
                 });
             }
         });
+        self.tell_of_unasked_resources();
+    }
+
+    /// Most likely their names are misspelt, and what they should bound is not.
+    fn tell_of_unasked_resources(&self) {
+        for total in self.rate_limiter().map(RateLimiter::unasked).unwrap_or_default() {
+            warn!(
+                resource = total.name,
+                count = total.count,
+                "--rate-limit-resource gives what no loaded model asks for in rate_limiter.resources"
+            );
+        }
     }
 
     /// Publishes which models there are, of which nothing more is known yet.
@@ -206,6 +221,11 @@ impl Repository {
     /// Where answers are kept, if anywhere.
     pub fn cache(&self) -> Option<&ResponseCache> {
         self.settings.cache.as_deref()
+    }
+
+    /// What instances wait for before they run, if for anything.
+    pub fn rate_limiter(&self) -> Option<&RateLimiter> {
+        self.settings.rate_limiter.as_deref()
     }
 
     /// What was wrong with the repositories when they were looked through.
@@ -356,5 +376,7 @@ impl ModelEntry {
     }
 }
 
+#[cfg(test)]
+mod rate_limit_tests;
 #[cfg(test)]
 mod tests;

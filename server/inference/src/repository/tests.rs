@@ -97,7 +97,7 @@ fn over(path: &Path) -> Repository {
     Repository::new(settings(path))
 }
 
-fn settings(path: &Path) -> Settings {
+pub(super) fn settings(path: &Path) -> Settings {
     Settings {
         repositories: vec![path.to_owned()],
         load_threads: 2,
@@ -107,6 +107,7 @@ fn settings(path: &Path) -> Settings {
         default_queue_capacity: 10,
         held_until: 0,
         cache: None,
+        rate_limiter: None,
         acts_on_parameter: |_| false,
     }
 }

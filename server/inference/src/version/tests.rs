@@ -116,6 +116,7 @@ fn serve(dynamic_batching: &str) -> Bench {
         instances: 1,
         queue_capacity: 100,
         cache: None,
+        contenders: None,
         held_until: 0,
         loaded_in: Duration::ZERO,
     };

@@ -40,7 +40,7 @@ impl Drop for Waits<'_> {
             return; // it has its answer
         }
         self.answer.close();
-        match self.engine.scheduler.remove(self.ticket) {
+        match self.engine.remove(self.ticket) {
             Some(job) => self.engine.cancel(job.request),
             None => self.engine.end_unneeded_runs(),
         }
@@ -50,7 +50,7 @@ impl Drop for Waits<'_> {
 impl Engine {
     /// Refuses a request for its time if it still waits.
     fn expire(&self, ticket: Ticket) {
-        if let Some(job) = self.scheduler.remove(ticket) {
+        if let Some(job) = self.remove(ticket) {
             self.refuse_expired(job.request);
         }
     }
