@@ -79,7 +79,7 @@ fn request(shape: Shape) -> InferRequest {
 }
 
 async fn infer(app: &App, request: &InferRequest) -> InferResponse {
-    app.infer(request.clone(), "bench", Instant::now()).await.expect("the model answers")
+    app.infer(request, "bench", Instant::now()).await.expect("the model answers")
 }
 
 /// Says the same request again and again, and reads the answers.

@@ -20,15 +20,15 @@ impl App {
     /// When the model is not there or not ready, the request contradicts it, its queue is full, or it fails.
     pub async fn infer(
         &self,
-        request: InferRequest,
+        request: &InferRequest,
         request_id: &str,
         arrived: Instant,
     ) -> Result<InferResponse, InferError> {
-        let model = request.model.clone();
         let result = self.answer(request, request_id, arrived).await;
         if let Err(failure) = &result
             && failure.code() == Code::Internal
         {
+            let model = &request.model;
             request_span(request_id).in_scope(|| error!(%model, error = %failure, "inference failed"));
         }
         result
@@ -44,7 +44,7 @@ impl App {
 
     async fn answer(
         &self,
-        request: InferRequest,
+        request: &InferRequest,
         request_id: &str,
         arrived: Instant,
     ) -> Result<InferResponse, InferError> {

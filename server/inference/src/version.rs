@@ -5,6 +5,7 @@ mod waits;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -217,34 +218,34 @@ impl ServedVersion {
     /// When the request contradicts the model, the queue is full or closed, or the execution fails.
     pub async fn infer(
         &self,
-        request: InferRequest,
+        request: &InferRequest,
         id: &str,
         arrived: Instant,
     ) -> Result<InferResponse, InferError> {
         let statistics = &self.engine.statistics;
         let _in_flight = statistics.in_flight_guard();
         let refuse = |_: &_| statistics.record_failure(Failure::Other, arrived.elapsed());
-        let level = self.level(&request).inspect_err(refuse)?;
-        let checked = self.engine.check.check(&request).inspect_err(refuse)?;
+        let level = self.level(request).inspect_err(refuse)?;
+        let checked = self.engine.check.check(request).inspect_err(refuse)?;
         let queued = Instant::now();
         let schedule = Schedule {
             id,
             level,
             arrived,
             queued,
-            deadline: self.deadline(&request, level, queued),
+            deadline: self.deadline(request, level, queued),
             client_deadline: request.deadline,
         };
-        let answer = self.answer(&request, checked, &schedule);
+        let mut answer = pin!(self.answer(request, checked, &schedule));
         let outputs = match request.deadline {
             None => answer.await?,
-            Some(deadline) => timeout_at(deadline.into(), answer).await.map_err(|_| {
+            Some(deadline) => timeout_at(deadline.into(), answer.as_mut()).await.map_err(|_| {
                 InferError::DeadlineExceeded { model: self.name().clone(), waited: arrived.elapsed() }
             })??,
         };
         Ok(InferResponse {
-            id: request.id,
-            model: request.model,
+            id: request.id.clone(),
+            model: request.model.clone(),
             version: self.version(),
             parameters: Parameters::default(),
             outputs,
@@ -258,7 +259,21 @@ impl ServedVersion {
         checked: Checked<'_>,
         schedule: &Schedule<'_>,
     ) -> Result<Tensors, InferError> {
-        let Some(cache) = &self.cache else { return self.run(checked, schedule).await };
+        match &self.cache {
+            None => self.run(checked, schedule).await,
+            // In a box, so that requests of models without a cache do not carry what it takes.
+            Some(cache) => Box::pin(self.answer_once(cache, request, checked, schedule)).await,
+        }
+    }
+
+    /// The outputs from `cache`, or from a run, and then kept.
+    async fn answer_once(
+        &self,
+        cache: &VersionCache,
+        request: &InferRequest,
+        checked: Checked<'_>,
+        schedule: &Schedule<'_>,
+    ) -> Result<Tensors, InferError> {
         match self.look_up(cache, request, &checked, schedule).await? {
             Found::Hit(outputs) => Ok(outputs),
             Found::Miss(miss) => {

@@ -31,7 +31,7 @@ pub(super) async fn infer(
     let mut request =
         if typed > INLINE { tokio::task::block_in_place(|| decode(message))? } else { decode(message)? };
     request.deadline = deadline;
-    let response = app.infer(request, request_id.as_str(), arrived).await?;
+    let response = app.infer(&request, request_id.as_str(), arrived).await?;
     Ok(encode(response))
 }
 

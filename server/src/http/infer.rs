@@ -56,7 +56,7 @@ pub(super) async fn infer(
     let binary = Binary { asked, default: binary_data_output };
     let outputs = outputs.into_iter().map(|output| output.output).collect();
     let request = InferRequest { id, model: name, version, parameters, inputs, outputs, deadline: None };
-    let response = app.infer(request, request_id.as_str(), exchange.arrived).await?;
+    let response = app.infer(&request, request_id.as_str(), exchange.arrived).await?;
     exchange.version = Some(response.version.get());
     let encoded = encode(response, binary).await?;
     let mut answer = answer::json_chunks(encoded.chunks);

@@ -67,11 +67,12 @@ impl hyper::service::Service<Request<Incoming>> for HttpService {
     type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let arrived = Instant::now();
+        let mut exchange = Exchange { request, arrived: Instant::now(), request_id: None, version: None };
         let service = self.clone();
+        // What is handed from one future to the next by value is copied each time: the exchange stays in this one.
         Box::pin(async move {
             let handling = service.activity.handling();
-            let answer = service.answer(request, arrived).await;
+            let answer = service.answer(&mut exchange).await;
             drop(handling);
             Ok(answer)
         })
@@ -102,15 +103,14 @@ impl Exchange {
 }
 
 impl HttpService {
-    async fn answer(&self, request: Request<Incoming>, arrived: Instant) -> Answer {
-        let path = request.uri().path().to_owned();
-        let method = request.method().clone();
-        let bytes_in = request.body().size_hint().lower();
-        let mut exchange = Exchange { request, arrived, request_id: None, version: None };
+    async fn answer(&self, exchange: &mut Exchange) -> Answer {
+        let path = exchange.request.uri().path().to_owned();
+        let method = exchange.request.method().clone();
+        let bytes_in = exchange.request.body().size_hint().lower();
         let matched = routes::find(&method, &path);
         let mut answer = match &matched {
             Ok(matched) => {
-                let result = self.handle(matched, &mut exchange).await;
+                let result = self.handle(matched, exchange).await;
                 result.unwrap_or_else(|error| {
                     if let InferError::ServerFault { .. } = error {
                         let id = exchange.request_id.clone().unwrap_or_else(|| exchange.identify(""));
@@ -146,7 +146,7 @@ impl HttpService {
         &self,
         method: &Method,
         matched: Option<&Matched<'_>>,
-        mut exchange: Exchange,
+        exchange: &mut Exchange,
         bytes_in: u64,
         answer: &Answer,
     ) {

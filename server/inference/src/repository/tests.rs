@@ -146,7 +146,7 @@ async fn infer_of(served: &ServedVersion, value: u8) -> Result<u8, InferError> {
         outputs: smallvec![],
         deadline: None,
     };
-    served.infer(request, "r-1", Instant::now()).await.map(|response| response.outputs[0].data[0])
+    served.infer(&request, "r-1", Instant::now()).await.map(|response| response.outputs[0].data[0])
 }
 
 /// Its model keeps an execution of 9 until it is told to go on.

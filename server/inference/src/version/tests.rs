@@ -146,7 +146,7 @@ impl Bench {
             outputs: SmallVec::new(),
             deadline,
         };
-        tokio::spawn(async move { version.infer(request, "", Instant::now()).await })
+        tokio::spawn(async move { version.infer(&request, "", Instant::now()).await })
     }
 
     /// Waits until an execution has begun; its items.
