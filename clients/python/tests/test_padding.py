@@ -116,6 +116,23 @@ def test_a_request_has_one_length(serve):
     assert "input 'MASK' has length 3, but 'NUMBERS' has 2" in answer.json()["error"]
 
 
+def test_an_output_that_is_not_as_long_as_the_inputs_shows_at_once(serve):
+    """An answer would be cut where nothing was padded: also one that runs alone is refused."""
+    wrong = [("dims: [ 1 ]", "dims: [ -1 ]"), ("TWICE=cut", "SUM=cut, LENGTH=cut, TWICE=cut")]
+    server = serve(replace=wrong)
+    answer = server.infer(MODEL, body(np.array([[1, 2, 3]])))
+    assert answer.status_code == 500
+    assert "output 'SUM' came in shape [1,1], whose dimension 1 is not the length of the inputs, 3" in answer.text
+    assert "leave out pad_batch" in answer.text
+
+
+def test_a_size_that_no_memory_holds_keeps_the_model_from_loading(serve):
+    """A request for such a model ended the server."""
+    server = serve(sizes("8, 99999999999999"), ready=False)
+    reason = server.post("/v2/repository/index").json()[0]["reason"]
+    assert 'has 99999999999999, at which input "NUMBERS" takes more than 2 GiB' in reason
+
+
 def test_what_is_learned_of_the_cost_lets_lengths_run_together(serve):
     """Many clients at once, until some were padded: every answer is exact, whoever it ran with."""
     server = serve()

@@ -34,6 +34,8 @@ pub(crate) struct CostModel {
     scale: Option<Terms>,
     /// The size of its rows.
     first_size: u64,
+    /// Rows had another size than 1; else the third term is the second, and is left out.
+    sized: bool,
     /// How long it took.
     seconds_of_first: f64,
     /// Seconds for each scaled term.
@@ -64,6 +66,7 @@ impl Default for CostModel {
         CostModel {
             scale: None,
             first_size: 1,
+            sized: false,
             seconds_of_first: 0.0,
             weights: [0.0; 3],
             covariance: [[0.0; 3]; 3],
@@ -93,10 +96,11 @@ impl CostModel {
             seconds = seconds.min(expected * LARGEST_SURPRISE);
         }
         self.runs += 1;
+        self.sized |= size != 1;
         self.shortest = self.shortest.min(seconds);
         let mut terms = divided(raw, scale);
-        if size == 1 {
-            terms[2] = 0.0; // it is the same as the second
+        if !self.sized {
+            terms[2] = 0.0;
         }
         self.learn(terms, seconds);
     }
@@ -154,7 +158,7 @@ impl CostModel {
             return None;
         }
         let [base, work, square] = divided(self.weights, self.scale.unwrap_or([1.0; 3]));
-        let square = if self.first_size == 1 { 0.0 } else { square };
+        let square = if self.sized { square } else { 0.0 };
         Some(RunCost { base, work, square, least: self.shortest / 2.0 })
     }
 
@@ -166,7 +170,7 @@ impl CostModel {
             return None;
         }
         let scale = self.scale.unwrap_or([1.0; 3]);
-        let square = if self.first_size == 1 { 0.0 } else { load.square as f64 };
+        let square = if self.sized { load.square as f64 } else { 0.0 };
         // The part of the load that does not fill a run joins the request that asks.
         let terms = divided([runs as f64, load.work as f64, square], scale);
         let seconds = dot(self.weights, terms).max(runs as f64 * self.shortest / 2.0);
@@ -198,7 +202,7 @@ impl CostModel {
 
     fn seconds(&self, rows: u64, size: u64) -> f64 {
         let mut terms = divided(terms(rows, size), self.scale.unwrap_or([1.0; 3]));
-        if size == 1 {
+        if !self.sized {
             terms[2] = 0.0;
         }
         dot(self.weights, terms).max(self.shortest / 2.0)
@@ -279,12 +283,19 @@ mod tests {
     #[test]
     fn the_formula_says_what_the_model_expects() {
         assert_eq!(learned(15, &[8], |_, _| 1e-3).run_cost(), None);
-        for sizes in [&[1][..], &[4, 16, 30, 64]] {
-            let model = learned(300, sizes, |rows, size| 1e-3 + 1e-5 * (rows * size) as f64);
+        // A request of size 1, whoever sends it first, must not hide what grows with the square.
+        for sizes in [&[1][..], &[4, 16, 30, 64], &[1, 16, 64, 256]] {
+            let cost = |rows: u64, size: u64| {
+                4e-3 + (rows * size) as f64 * (if size == 1 { 5e-6 } else { 5e-6 + 3e-7 * size as f64 })
+            };
+            let model = learned(400, sizes, cost);
             let formula = model.run_cost().unwrap();
-            for rows in [1, 9, 30] {
-                let expected = model.expected(rows, sizes[0]).unwrap().as_secs_f64();
-                assert!((formula.seconds(rows, sizes[0]) - expected).abs() < 1e-8, "{formula:?}");
+            for (rows, size) in
+                [1, 9, 30].into_iter().flat_map(|rows| sizes.iter().map(move |size| (rows, *size)))
+            {
+                let expected = model.expected(rows, size).unwrap().as_secs_f64();
+                assert!((formula.seconds(rows, size) / expected - 1.0).abs() < 1e-6, "{formula:?}");
+                close(&model, rows, size, cost(rows, size));
             }
         }
     }

@@ -238,9 +238,7 @@ impl Engine {
         self.send(
             request,
             Err(match failed {
-                Failed::Said(reason) | Failed::Inseparable(reason) => {
-                    InferError::Execution { model, version, reason }
-                }
+                Failed::Said(reason) => InferError::Execution { model, version, reason },
                 Failed::Panicked => InferError::InstanceFailed { model, version },
             }),
         );
@@ -258,21 +256,9 @@ impl Engine {
         self.send(request, Err(InferError::QueueTimeout { model: self.name.clone(), waited }));
     }
 
-    /// Lets each request run alone from now on, since the model's outputs for many cannot be told apart.
-    pub(crate) fn stop_merging(&self, reason: &str) {
-        let (model, version) = (&self.name, self.version);
-        if self.scheduler.stop_merging() {
-            error!(
-                %model, %version, reason,
-                "what a batch gave belongs to nobody: its requests run again, and each alone from now on; a model \
-                 whose outputs do not follow the batch needs max_batch_size 0, or no dynamic_batching"
-            );
-        }
-    }
-
     pub(crate) fn say_that_a_batch_failed(&self, requests: usize, failed: &Failed) {
         let reason = match failed {
-            Failed::Said(reason) | Failed::Inseparable(reason) => reason,
+            Failed::Said(reason) => reason,
             Failed::Panicked => "it panicked",
         };
         let (model, version) = (&self.name, self.version);

@@ -46,8 +46,6 @@ pub(crate) struct Executed {
 pub(crate) enum Failed {
     /// In the backend's words.
     Said(String),
-    /// It gave outputs of which nobody can say what belongs to which request.
-    Inseparable(String),
     /// The backend panicked.
     Panicked,
 }
@@ -83,7 +81,7 @@ impl Model<'_> {
     /// Runs `works` together on `instance`.
     ///
     /// # Errors
-    /// In the backend's words, or when what it gave is not what the configuration promises, or not to be told apart.
+    /// In the backend's words, or when what it gave is not what the configuration promises.
     pub(crate) fn run(
         &self,
         instance: &mut dyn Instance,
@@ -92,7 +90,8 @@ impl Model<'_> {
     ) -> Result<Executed, Failed> {
         let taken = Instant::now();
         let asked = union(works);
-        let padded = self.check.padding().and_then(|padding| padding.target(inputs_of(works)));
+        let target = self.check.padding().and_then(|padding| padding.target(inputs_of(works)));
+        let padded = target.filter(|target| target.pads);
         let put_together = self.put_together(gather, works, padded)?;
         let inputs = put_together.as_ref().unwrap_or(&works[0].inputs);
         let (padded_inputs, padding) = self.padding(works, inputs);
@@ -105,6 +104,10 @@ impl Model<'_> {
             if !self.ragged.is_some_and(|ragged| ragged.scatters(*index)) {
                 self.check.output_fits(*index, output)?;
             }
+            // Also where nothing was padded: what a wrong configuration takes for padding shows at once.
+            target
+                .map_or(Ok(()), |target| target.output_fits(*index, output))
+                .map_err(|reason| format!("output '{}' {reason}", self.signature.outputs[*index].name))?;
         }
         let outputs = match works {
             [_] if self.ragged.is_none() && padded.is_none() => vec![execution.outputs],
@@ -153,7 +156,7 @@ impl Model<'_> {
         asked: &[usize],
         outputs: &[InstanceOutput],
         padded: Option<Target<'_>>,
-    ) -> Result<Vec<Outputs>, Failed> {
+    ) -> Result<Vec<Outputs>, String> {
         let mut parts = Vec::with_capacity(outputs.len());
         for (index, output) in asked.iter().zip(outputs) {
             let tensor = &self.signature.outputs[*index];
@@ -163,8 +166,7 @@ impl Model<'_> {
                 self.ragged.and_then(|ragged| ragged.scatter(*index, output, tensor.datatype, requests));
             let part = match cut {
                 Some(cut) => cut.map_err(named)?,
-                None => rows_of(works, *index, output, tensor.datatype, padded)
-                    .map_err(|reason| Failed::Inseparable(named(reason)))?,
+                None => rows_of(works, *index, output, tensor.datatype, padded).map_err(named)?,
             };
             parts.push((*index, part.into_iter()));
         }
@@ -193,7 +195,6 @@ fn rows_of(
 ) -> Result<Vec<InstanceOutput>, String> {
     let parts = scatter(output, datatype, works.iter().map(|work| work.rows))?;
     let Some(target) = padded else { return Ok(parts) };
-    target.output_fits(index, output)?;
     let cut = |(part, work): (_, &Work)| target.cut(index, part, datatype, &work.inputs);
     Ok(parts.into_iter().zip(works).map(cut).collect())
 }

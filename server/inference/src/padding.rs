@@ -43,11 +43,13 @@ pub(crate) struct CutOutput {
     pub(crate) axes: SmallVec<[usize; 2]>,
 }
 
-/// The length that a batch is padded to.
+/// The length that a batch runs at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
-    pub(crate) padding: &'a Padding,
+    padding: &'a Padding,
     pub(crate) length: i64,
+    /// Whether it is not that of each of its requests.
+    pub(crate) pads: bool,
 }
 
 impl Padding {
@@ -92,15 +94,14 @@ impl Padding {
         counts.sum()
     }
 
-    /// The length that `requests` run at together, when it is not that of each of them.
+    /// The length that `requests` run at together; `None` when none of their inputs has one.
     pub(crate) fn target<'a>(
         &self,
         requests: impl Iterator<Item = &'a Inputs> + Clone,
     ) -> Option<Target<'_>> {
         let lengths = requests.filter_map(|inputs| self.length(inputs));
         let length = self.fitting(lengths.clone().max()?);
-        let all_the_same = lengths.clone().all(|own| own == length);
-        (!all_the_same).then_some(Target { padding: self, length })
+        Some(Target { padding: self, length, pads: lengths.clone().any(|own| own != length) })
     }
 
     /// The length that the model runs at for requests of `length` at most.
@@ -124,13 +125,14 @@ impl<'a> Target<'a> {
     /// Checks that the model made `output`, whose index in the signature is `index`, as long as its inputs were.
     ///
     /// # Errors
-    /// When it did not: then nobody can say what of it is padding.
+    /// When it did not: then nobody can say what of it would be padding.
     pub(crate) fn output_fits(&self, index: usize, output: &InstanceOutput) -> Result<(), String> {
         let other = self.axes(index).iter().find(|axis| output.shape.get(**axis) != Some(&self.length));
         match other {
             None => Ok(()),
             Some(axis) => Err(format!(
-                "came in shape {}, whose dimension {axis} is not the {} that the inputs were padded to",
+                "came in shape {}, whose dimension {axis} is not the length of the inputs, {}; it cannot be cut back, so \
+                 leave out pad_batch",
                 output.shape, self.length
             )),
         }
@@ -263,7 +265,7 @@ mod tests {
         for shape in [&[2, 4][..], &[2]] {
             let output = InstanceOutput { shape: Dims::new(shape), data: Bytes::from_static(&[0; 8]) };
             let error = target.output_fits(0, &output).unwrap_err();
-            assert!(error.contains("dimension 1 is not the 2 that the inputs were padded to"), "{error}");
+            assert!(error.contains("dimension 1 is not the length of the inputs, 2"), "{error}");
         }
     }
 
@@ -276,11 +278,11 @@ mod tests {
         };
         let target = |lengths: &[i64]| {
             let requests: Vec<Inputs> = lengths.iter().map(|length| of(*length)).collect();
-            rounded.target(requests.iter()).map(|target| target.length)
+            rounded.target(requests.iter()).map(|target| (target.length, target.pads))
         };
         assert_eq!(
             [target(&[3]), target(&[4]), target(&[5]), target(&[4, 8])],
-            [Some(4), None, Some(8), Some(8)]
+            [Some((4, true)), Some((4, false)), Some((8, true)), Some((8, true))]
         );
         assert_eq!([rounded.size(&of(3)), rounded.size(&of(4)), rounded.size(&of(5))], [4, 4, 8]);
         let error = rounded.check(&of(9)).unwrap_err();

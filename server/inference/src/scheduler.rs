@@ -144,11 +144,6 @@ impl<R> Scheduler<R> {
         self.state.lock().batcher.learned(cost);
     }
 
-    /// Puts no requests together from now on; false when it already did not.
-    pub fn stop_merging(&self) -> bool {
-        self.state.lock().batcher.stop_merging()
-    }
-
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

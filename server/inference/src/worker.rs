@@ -94,10 +94,7 @@ impl Worker {
             requests.into_iter().for_each(|request| engine.fail(request, failed.clone()));
             return recovered;
         }
-        match &failed {
-            Failed::Inseparable(reason) => engine.stop_merging(reason),
-            failed => engine.say_that_a_batch_failed(requests.len(), failed),
-        }
+        engine.say_that_a_batch_failed(requests.len(), &failed);
         self.run_halves(engine, works, requests)
     }
 

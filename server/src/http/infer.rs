@@ -57,6 +57,7 @@ pub(super) async fn infer(
     let outputs = outputs.into_iter().map(|output| output.output).collect();
     let request = InferRequest { id, model: name, version, parameters, inputs, outputs, deadline: None };
     let response = app.infer(&request, request_id.as_str(), exchange.arrived).await?;
+    drop(request); // its inputs need not stay until the answer is written
     exchange.version = Some(response.version.get());
     let encoded = encode(response, binary).await?;
     let mut answer = answer::json_chunks(encoded.chunks);

@@ -12,7 +12,11 @@ use loom::thread;
 type Numbers = Scheduler<u64>;
 
 fn scheduler(max_batch_size: u64, delay: Duration, held_until: usize) -> Arc<Numbers> {
-    let policy = BatchPolicy {
+    Arc::new(Scheduler::new(Batcher::new(policy(max_batch_size, delay)), 8, held_until))
+}
+
+fn policy(max_batch_size: u64, delay: Duration) -> BatchPolicy {
+    BatchPolicy {
         max_batch_size,
         merges: true,
         pads: false,
@@ -20,8 +24,7 @@ fn scheduler(max_batch_size: u64, delay: Duration, held_until: usize) -> Arc<Num
         max_delay: delay,
         adaptive_delay: false,
         levels: vec![QueuePolicy::default()],
-    };
-    Arc::new(Scheduler::new(Batcher::new(policy), 8, held_until))
+    }
 }
 
 /// Every order in which no thread is interrupted more than so often, where it could have gone on.
@@ -33,16 +36,12 @@ fn every_order(interruptions: usize, test: impl Fn() + Send + Sync + 'static) {
 
 /// As a request does that leaves the wake to its own thread.
 fn push(scheduler: &Numbers, number: u64) -> Result<Ticket, Refused> {
-    let queued = Instant::now();
-    let waiting = Waiting {
-        rows: 1,
-        size: 1,
-        shape: ShapeKey::new(),
-        level: 0,
-        queued,
-        deadline: None,
-        request: number,
-    };
+    push_sized(scheduler, number, 1)
+}
+
+fn push_sized(scheduler: &Numbers, number: u64, size: u64) -> Result<Ticket, Refused> {
+    let (queued, shape) = (Instant::now(), ShapeKey::new());
+    let waiting = Waiting { rows: 1, size, shape, level: 0, queued, deadline: None, request: number };
     let (ticket, tell) = scheduler.push(waiting)?;
     if tell {
         scheduler.tell();
@@ -61,6 +60,16 @@ fn serve(scheduler: &Numbers) -> Vec<u64> {
         }
     }
     all
+}
+
+/// As an instance does, for one batch.
+fn take_one(scheduler: &Numbers) -> Vec<u64> {
+    let mut batch = Batch::default();
+    while batch.requests.is_empty() {
+        assert!(scheduler.wait());
+        scheduler.take(&mut batch);
+    }
+    batch.requests
 }
 
 fn sorted(mut numbers: Vec<u64>) -> Vec<u64> {
@@ -157,14 +166,7 @@ fn the_last_of_a_batch_wakes_the_instance_that_waits_for_it() {
         let scheduler = scheduler(2, Duration::from_secs(1_000_000), 0);
         let instance = {
             let scheduler = Arc::clone(&scheduler);
-            thread::spawn(move || {
-                let mut batch = Batch::default();
-                while batch.requests.is_empty() {
-                    assert!(scheduler.wait());
-                    scheduler.take(&mut batch);
-                }
-                batch.requests
-            })
+            thread::spawn(move || take_one(&scheduler))
         };
         let client = {
             let scheduler = Arc::clone(&scheduler);
@@ -176,20 +178,29 @@ fn the_last_of_a_batch_wakes_the_instance_that_waits_for_it() {
     });
 }
 
+/// One that needs too much padding to join slept beside an idle instance until the delay of the first was over.
+#[test]
+fn one_that_does_not_join_ends_the_wait_for_company() {
+    every_order(3, || {
+        let policy = BatchPolicy { pads: true, ..policy(2, Duration::from_secs(1_000_000)) };
+        let scheduler = Arc::new(Scheduler::new(Batcher::new(policy), 8, 0));
+        let instance = {
+            let scheduler = Arc::clone(&scheduler);
+            thread::spawn(move || take_one(&scheduler))
+        };
+        push_sized(&scheduler, 1, 10).unwrap();
+        push_sized(&scheduler, 2, 50).unwrap();
+        assert_eq!(instance.join().unwrap(), [1]);
+    });
+}
+
 #[test]
 fn a_held_scheduler_starts_with_the_last_that_it_is_held_for() {
     every_order(3, || {
         let scheduler = scheduler(1, Duration::ZERO, 2);
         let instances = [0, 1].map(|_| {
             let scheduler = Arc::clone(&scheduler);
-            thread::spawn(move || {
-                let mut batch = Batch::default();
-                while batch.requests.is_empty() {
-                    assert!(scheduler.wait());
-                    scheduler.take(&mut batch);
-                }
-                batch.requests
-            })
+            thread::spawn(move || take_one(&scheduler))
         });
         push(&scheduler, 1).unwrap();
         push(&scheduler, 2).unwrap();

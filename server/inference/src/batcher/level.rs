@@ -48,7 +48,17 @@ impl<R> Default for Level<R> {
 
 impl<R> Level<R> {
     pub(super) fn len(&self) -> usize {
-        self.places.len() - self.vacant + self.delayed.len()
+        self.in_time() + self.late()
+    }
+
+    /// How many have not waited for too long.
+    pub(super) fn in_time(&self) -> usize {
+        self.places.len() - self.vacant
+    }
+
+    /// How many have.
+    pub(super) fn late(&self) -> usize {
+        self.delayed.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -67,8 +77,10 @@ impl<R> Level<R> {
     }
 
     pub(super) fn remove(&mut self, number: u64) -> Option<R> {
-        if let Ok(index) = self.places.binary_search_by_key(&number, |place| place.number) {
-            let waiting = self.places[index].waiting.take()?;
+        // One that is delayed has left its place vacant here.
+        if let Ok(index) = self.places.binary_search_by_key(&number, |place| place.number)
+            && let Some(waiting) = self.places[index].waiting.take()
+        {
             self.vacant += 1;
             self.load = self.load.minus(Load::of(&waiting));
             self.close_vacant_places();

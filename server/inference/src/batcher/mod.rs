@@ -162,11 +162,6 @@ impl<R> Batcher<R> {
         self.cost = Some(cost);
     }
 
-    /// Puts no requests together from now on, whatever the policy says; false when it already did not.
-    pub fn stop_merging(&mut self) -> bool {
-        std::mem::replace(&mut self.policy.merges, false)
-    }
-
     /// Requests that wait.
     pub fn len(&self) -> usize {
         self.levels.iter().map(Level::len).sum()
@@ -205,9 +200,13 @@ impl<R> Batcher<R> {
         Ok(Ticket { level, number })
     }
 
-    /// Whether `waiting` could run together with the request that is next to run.
+    /// Whether `waiting` will surely run together with the request that is next to run, if there is room.
     pub fn joins_the_next(&self, waiting: &Waiting<R>) -> bool {
-        self.in_order().next().is_none_or(|(_, next)| next.shape == waiting.shape)
+        let joins = |next: &Waiting<R>| {
+            // Whether one of another size joins is decided when all that wait are seen.
+            next.shape == waiting.shape && (!self.policy.pads || next.size == waiting.size)
+        };
+        self.in_order().next().is_none_or(|(_, next)| joins(next))
     }
 
     /// Takes a request out; `None` when it does not wait any more.
@@ -239,8 +238,11 @@ impl<R> Batcher<R> {
         match chosen {
             Chosen::First(count) => self.take(count, batch),
             Chosen::Similar(candidates) => {
-                let tickets = candidates.into_iter().map(|candidate| candidate.ticket);
-                batch.extend(tickets.filter_map(|ticket| self.levels[ticket.level].remove(ticket.number)));
+                for Candidate { ticket, .. } in candidates {
+                    let removed = self.levels[ticket.level].remove(ticket.number);
+                    debug_assert!(removed.is_some(), "{ticket:?} waits no more");
+                    batch.extend(removed);
+                }
             }
         }
         next
@@ -286,16 +288,22 @@ impl<R> Batcher<R> {
     fn gather_similar(&self) -> (Gathered, Vec<Candidate>) {
         let most = usize::try_from(self.policy.max_batch_size).unwrap_or(usize::MAX);
         let most = most.saturating_mul(CANDIDATES_PER_ROW).clamp(FEWEST_CANDIDATES, MOST_CANDIDATES);
-        let mut first = self.in_order().take(most).enumerate().peekable();
-        let shape = first.peek().map(|(_, (_, next))| &next.shape);
         let mut oldest = None;
-        let mut similar = Vec::new();
-        for (place, (ticket, waiting)) in first.filter(|(_, (_, waiting))| Some(&waiting.shape) == shape) {
+        let (mut similar, mut others) = (Vec::new(), Vec::new());
+        let like_the_first = self.like_the_first();
+        let first = self.in_order().next();
+        let shape = first.map(|(_, next)| &next.shape);
+        let alike =
+            self.in_order().take(most).enumerate().filter(|(_, (_, each))| Some(&each.shape) == shape);
+        for (place, (ticket, waiting)) in alike {
             oldest = oldest.min(Some(waiting.queued)).or(Some(waiting.queued));
-            similar.push(Candidate { place, ticket, rows: waiting.rows, size: waiting.size });
+            let candidate = Candidate { place, ticket, rows: waiting.rows, size: waiting.size };
+            // Those of another priority, or that have waited for too long, only fill what room is left.
+            if place < like_the_first { similar.push(candidate) } else { others.push(candidate) }
         }
         let room = Room { rows: self.policy.max_batch_size, work: self.limits.work };
         similar::choose(&mut similar, self.cost.as_ref(), room);
+        similar::fill(&mut similar, &others, self.cost.as_ref(), room);
         let mut found = Gathered {
             requests: similar.len(),
             rows: similar.iter().map(|each| each.rows).fold(0, u64::saturating_add),
@@ -306,6 +314,12 @@ impl<R> Batcher<R> {
         // One that does not join is not to wait for the company of those that do.
         found.closed = found.rows >= self.most_rows(found.size) || similar.len() < self.len();
         (found, similar)
+    }
+
+    /// How many of [`Batcher::in_order`] are of the first one's priority, and in time as it is or not.
+    fn like_the_first(&self) -> usize {
+        let counts = self.levels.iter().map(Level::in_time).chain(self.levels.iter().map(Level::late));
+        counts.into_iter().find(|count| *count > 0).unwrap_or_default()
     }
 
     /// Walks the queue from its front for as long as requests fit into one batch.

@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use super::Ticket;
 
-/// Elements of a batch that are padding: at most so many for each that is not, whatever the cost says. It bounds the
-/// memory that a batch takes while the cost is still poorly known.
-const MOST_PADDING: u128 = 3;
+/// A batch has at most so many times the elements of its requests, whatever the cost says. It bounds the memory that a
+/// batch takes while the cost is still poorly known.
+const MOST_TIMES: u64 = 4;
 
 /// What a run of `rows` items of `size` takes: `base + work · rows · size + square · rows · size²` seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -90,6 +90,25 @@ fn equal(candidates: &[Candidate], room: Room) -> usize {
     1 + others.iter().take_while(fits).count()
 }
 
+/// Adds to `chosen`, which have been chosen, those of `others` that need no more padding, fit, and let the batch run no
+/// fewer times faster than one by one.
+pub(super) fn fill(chosen: &mut Vec<Candidate>, others: &[Candidate], cost: Option<&RunCost>, room: Room) {
+    let Some(size) = chosen.iter().map(|each| each.size).max() else { return };
+    let mut rows = chosen.iter().map(|each| each.rows).fold(0, u64::saturating_add);
+    let smallest = if cost.is_some() { size.div_ceil(MOST_TIMES) } else { size };
+    let one_by_one = |each: &Candidate| cost.map_or(0.0, |cost| cost.seconds(each.rows, each.size));
+    let mut alone: f64 = chosen.iter().map(one_by_one).sum();
+    for other in others.iter().filter(|other| (smallest..=size).contains(&other.size)) {
+        let (more, alone_more) = (rows.saturating_add(other.rows), alone + one_by_one(other));
+        let pays = |cost: &RunCost| alone_more / cost.seconds(more, size) >= alone / cost.seconds(rows, size);
+        if !room.holds(more, size) || !cost.is_none_or(pays) {
+            break; // nobody overtakes one of his own size
+        }
+        (rows, alone) = (more, alone_more);
+        chosen.push(*other);
+    }
+}
+
 /// The neighbours around the first of `equal` that run the most times faster together than one by one; `equal` when
 /// none do better than they. `candidates` are in the order of their size.
 fn fastest(candidates: &[Candidate], equal: Range<usize>, cost: &RunCost, room: Room) -> Range<usize> {
@@ -102,6 +121,7 @@ fn fastest(candidates: &[Candidate], equal: Range<usize>, cost: &RunCost, room: 
     // Those of one size run together in any case, as they do where nothing is padded.
     let mut best_speedup = together(&candidates[equal.clone()]).max(1.0);
     let mut best = equal;
+    let alone_of: Vec<f64> = candidates.iter().map(|each| cost.seconds(each.rows, each.size)).collect();
     for last in position..candidates.len() {
         let size = candidates[last].size;
         let (mut rows, mut useful, mut alone) = (0_u64, 0_u128, 0.0);
@@ -115,9 +135,9 @@ fn fastest(candidates: &[Candidate], equal: Range<usize>, cost: &RunCost, room: 
                 break;
             }
             useful += u128::from(candidate.rows) * u128::from(candidate.size);
-            alone += cost.seconds(candidate.rows, candidate.size);
+            alone += alone_of[first];
             let all = u128::from(rows) * u128::from(size);
-            if first > position || all > useful.saturating_mul(1 + MOST_PADDING) {
+            if first > position || all > useful.saturating_mul(u128::from(MOST_TIMES)) {
                 continue;
             }
             let speedup = alone / cost.seconds(rows, size);
@@ -199,6 +219,20 @@ mod tests {
         all[1].rows = u64::MAX;
         choose(&mut all, Some(&TEXT), WIDE);
         assert_eq!(all.iter().map(|candidate| candidate.rows).sum::<u64>(), 1);
+    }
+
+    #[test]
+    fn others_fill_the_room_that_is_left_and_lengthen_nothing() {
+        let filled = |sizes: &[u64], cost: Option<&RunCost>, room| {
+            let all = candidates(sizes);
+            let mut chosen = all[..1].to_vec();
+            fill(&mut chosen, &all[1..], cost, room);
+            chosen.iter().map(|candidate| candidate.place).collect::<Vec<_>>()
+        };
+        assert_eq!(filled(&[10, 10, 11, 9, 2], Some(&TEXT), WIDE), [0, 1, 3]);
+        assert_eq!(filled(&[128, 100, 2], Some(&TEXT), WIDE), [0], "it pays for none");
+        assert_eq!(filled(&[10, 10, 9, 10], None, WIDE), [0, 1, 3]);
+        assert_eq!(filled(&[10, 10, 10], Some(&TEXT), Room { rows: 2, work: u64::MAX }), [0, 1]);
     }
 
     proptest! {

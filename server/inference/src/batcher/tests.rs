@@ -298,6 +298,61 @@ fn a_closed_loop_fills_its_batches_and_does_not_wait_for_nobody() {
 }
 
 /// Something that happens to a batcher.
+fn padding(policy: BatchPolicy) -> Bench {
+    let mut bench = Bench::new(BatchPolicy { pads: true, ..policy });
+    bench.batcher.learned(RunCost { base: 1.0, work: 1e-3, ..RunCost::default() });
+    bench
+}
+
+#[test]
+fn a_lower_priority_of_the_fitting_size_takes_no_higher_ones_place() {
+    let levels = vec![QueuePolicy::default(); 2];
+    let mut bench = padding(BatchPolicy { levels, ..policy(2) });
+    let high = [10, 20].map(|size| bench.push_sized(0, 1, size, 0, None));
+    let low = bench.push_sized(1, 1, 10, 0, None);
+    assert_eq!(bench.next(), (Next::Execute, high.to_vec()));
+    let next = bench.push_sized(0, 1, 10, 0, None);
+    assert_eq!(bench.next(), (Next::Execute, vec![next, low]), "it fills what room is left");
+}
+
+/// Those that had waited for too long were chosen and not found, so that a batch was smaller than thought.
+#[test]
+fn what_has_waited_for_too_long_runs_together_padded_too() {
+    let late = QueuePolicy {
+        default_timeout: Some(millis(1)),
+        timeout_action: TimeoutAction::Delay,
+        ..QueuePolicy::default()
+    };
+    let mut bench = padding(BatchPolicy { levels: vec![late], ..policy(3) });
+    let delayed = [10, 11].map(|size| bench.push_sized(0, 1, size, 0, None));
+    bench.now += millis(2);
+    bench.expire();
+    let in_time = bench.push_sized(0, 1, 10, 0, None);
+    assert_eq!(bench.next(), (Next::Execute, vec![in_time, delayed[0]]), "one that is longer is no filling");
+    let gone = bench.tickets[delayed[1] as usize];
+    assert_eq!(bench.batcher.remove(gone, bench.now), Some(delayed[1]), "its client may leave");
+    assert!(bench.batcher.is_empty());
+}
+
+#[test]
+fn one_of_another_size_may_not_join() {
+    let bench = {
+        let mut bench = Bench::new(BatchPolicy { pads: true, max_delay: millis(500), ..policy(8) });
+        bench.push_sized(0, 1, 10, 0, None);
+        bench
+    };
+    let of = |size| Waiting {
+        rows: 1,
+        size,
+        shape: [0].into_iter().collect(),
+        level: 0,
+        queued: bench.now,
+        deadline: None,
+        request: 9,
+    };
+    assert_eq!([10, 50].map(|size| bench.batcher.joins_the_next(&of(size))), [true, false]);
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Push { level: usize, rows: u64, size: u64, shape: i64, timeout_ms: Option<u64> },

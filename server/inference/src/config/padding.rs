@@ -19,6 +19,9 @@ pub(crate) const PAD_BATCH: &str = "pad_batch";
 /// A key of `parameters`: the only lengths that the model runs at, such as `32, 64, 128`.
 pub(crate) const PAD_TO_SIZES: &str = "pad_to_sizes";
 
+/// Bytes that one input of a full batch may take at the largest size.
+const MOST_BYTES: i64 = 2 << 30;
+
 /// What stands in place of a value for an output.
 const CUT: &str = "cut";
 
@@ -49,7 +52,14 @@ pub fn padding(config: &ModelConfig, signature: &Signature) -> Result<Option<Pad
         .collect::<Result<Vec<_>, _>>()?;
     let outputs =
         outputs.into_iter().map(|(name, _)| cut(config, name, signature)).collect::<Result<Vec<_>, _>>()?;
+    if inputs.is_empty() {
+        return Err(format!("parameters[\"{PAD_BATCH}\"] names no input; add INPUT=VALUE, or leave it out"));
+    }
+    if let Some(largest) = sizes.last() {
+        inputs.iter().try_for_each(|input| fits_in_memory(config, input, *largest))?;
+    }
     every_open_input_is_padded(config, &inputs, signature)?;
+    no_output_is_cut_by_a_padded_input(config, &inputs)?;
     every_open_output_is_cut(config, &outputs, signature)?;
     Ok(Some(Padding { inputs, outputs, sizes }))
 }
@@ -130,21 +140,23 @@ fn padded(
             "{what}, which has allow_ragged_batch, so nothing is padded; leave out one of them"
         ));
     }
-    let axis = match only_open(&input.dims) {
-        Some(axis) if input.reshape.is_none() => axis,
-        _ if input.reshape.is_some() => {
-            return Err(format!(
-                "{what}, which has a reshape, so what is its length is not known; leave out one of them"
-            ));
-        }
-        _ => {
-            return Err(format!(
-                "{what}, whose dims {:?} must have exactly one -1, the length; leave it out of {PAD_BATCH}, or correct \
-                 its dims",
-                input.dims
-            ));
-        }
-    };
+    if input.reshape.is_some() {
+        return Err(format!(
+            "{what}, which has a reshape, so what is its length is not known; leave out the reshape or {PAD_BATCH}"
+        ));
+    }
+    if datatype(input.data_type) == Some(DataType::Bytes) {
+        return Err(format!(
+            "{what}, which is TYPE_STRING, and strings are not padded; leave out {PAD_BATCH}"
+        ));
+    }
+    let axis = only_open(&input.dims).ok_or_else(|| {
+        format!(
+            "{what}, whose dims {:?} must have exactly one -1, the length; leave it out of {PAD_BATCH}, or write an \
+             'input' with such dims",
+            input.dims
+        )
+    })?;
     let index = signature.inputs.iter().position(|tensor| tensor.name == name).unwrap_or_default();
     let tensor = find("input", name, &signature.inputs)?;
     match tensor.dims.get(axis) {
@@ -159,6 +171,25 @@ fn padded(
         format!("{what} padded with {value:?}, which is no element of {}; correct it", tensor.datatype)
     })?;
     Ok(PaddedInput { index, name: name.into(), axis, value })
+}
+
+/// A size is allocated whatever a request has of it, for each item of a batch.
+fn fits_in_memory(config: &ModelConfig, padded: &PaddedInput, largest: i64) -> Result<(), String> {
+    let dims =
+        config.input.iter().find(|input| padded.name == input.name).map_or(&[][..], |input| &input.dims);
+    let row = dims.iter().map(|dim| if *dim == -1 { largest } else { *dim });
+    let element = i64::try_from(padded.value.len()).ok();
+    let bytes = row.chain([config.max_batch_size.into()]).fold(element, |bytes, dim| bytes?.checked_mul(dim));
+    match bytes {
+        Some(bytes) if bytes <= MOST_BYTES => Ok(()),
+        _ => Err(format!(
+            "parameters[\"{PAD_TO_SIZES}\"] has {largest}, at which input {:?} takes more than {} GiB in a batch of \
+             {}; correct the size",
+            padded.name,
+            MOST_BYTES >> 30,
+            config.max_batch_size
+        )),
+    }
 }
 
 /// The one dimension of `dims` that is open, the batch counted.
@@ -210,7 +241,9 @@ fn cut(config: &ModelConfig, name: &str, signature: &Signature) -> Result<CutOut
     let reason = if axes.is_empty() {
         format!("whose dims {:?} have no -1, so there is nothing to cut; leave it out", output.dims)
     } else if output.reshape.is_some() {
-        "which has a reshape, so what is its length is not known; leave out one of them".to_owned()
+        format!(
+            "which has a reshape, so what is its length is not known; leave out the reshape or {PAD_BATCH}"
+        )
     } else if ragged::scatters(config, name) {
         "which a batch_output cuts; leave out one of them".to_owned()
     } else if datatype(output.data_type) == Some(DataType::Bytes) {
@@ -245,6 +278,18 @@ fn every_open_input_is_padded(
         ));
     }
     Ok(())
+}
+
+/// Such an output would be cut by the lengths that requests had, and the model has made it of others.
+fn no_output_is_cut_by_a_padded_input(config: &ModelConfig, padded: &[PaddedInput]) -> Result<(), String> {
+    let is_padded = |name: &String| padded.iter().any(|padded| padded.name == *name);
+    let sources = config.batch_output.iter().flat_map(|written| &written.source_input);
+    match sources.into_iter().find(|name| is_padded(name)) {
+        None => Ok(()),
+        Some(name) => Err(format!(
+            "batch_output has source_input {name:?}, which parameters[\"{PAD_BATCH}\"] pads; leave out one of them"
+        )),
+    }
 }
 
 fn every_open_output_is_cut(
@@ -411,6 +456,19 @@ mod tests {
         for wrong in ["ids", "ids=", "=0", ""] {
             refused("ids=-1", wrong, "must be a list of INPUT=VALUE and OUTPUT=cut");
         }
+        refused("ids=-1, mask=0.5 ,hidden=cut", "hidden=cut", "names no input");
+        let huge = r#"parameters { key: "pad_to_sizes" value { string_value: "4, 99999999999999" } }"#;
+        let error = run(&format!("{WHOLE}{huge}")).unwrap_err();
+        assert!(
+            error.contains(r#"has 99999999999999, at which input "ids" takes more than 2 GiB"#),
+            "{error}"
+        );
+        let most = r#"parameters { key: "pad_to_sizes" value { string_value: "33554432" } }"#;
+        run(&format!("{WHOLE}{most}")).unwrap();
+        run(&format!("{WHOLE}{}", most.replace("432", "433"))).unwrap_err();
+        let source = r#"batch_output { target_name: "pooled" source_input: "ids" }"#;
+        let error = run(&format!("{WHOLE}{source}")).unwrap_err();
+        assert!(error.contains(r#"batch_output has source_input "ids", which"#), "{error}");
         let optional = WHOLE.replace("dims: -1 }", "dims: -1 optional: true }");
         run(&optional).unwrap();
         let error = run(&optional.replace("dims: [ 2, -1 ]", "dims: [ 2, -1 ] optional: true")).unwrap_err();

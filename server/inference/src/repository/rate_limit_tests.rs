@@ -168,7 +168,7 @@ impl Bench {
             outputs: SmallVec::new(),
             deadline: None,
         };
-        tokio::spawn(async move { served.infer(request, "r-1", Instant::now()).await })
+        tokio::spawn(async move { served.infer(&request, "r-1", Instant::now()).await })
     }
 
     /// Waits until a run has begun; the model, the index of its instance, and the items.

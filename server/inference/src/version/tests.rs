@@ -15,9 +15,6 @@ use crate::backend::{
 };
 use crate::config;
 
-/// A batch that begins with it is answered with one row.
-const FIRST_ROW_ONLY: u8 = 255;
-
 /// A model whose instance answers with its input, once it is let go or terminated.
 struct Held {
     signature: Signature,
@@ -69,10 +66,7 @@ impl Instance for HeldInstance {
             }
         }
         let now = Instant::now();
-        let mut output = InstanceOutput { shape: tensor.shape.clone(), data: tensor.data.clone() };
-        if output.data[0] == FIRST_ROW_ONLY {
-            output = InstanceOutput { shape: Dims::new(&[1, 1]), data: output.data.slice(..1) };
-        }
+        let output = InstanceOutput { shape: tensor.shape.clone(), data: tensor.data.clone() };
         Ok(Execution { outputs: [output].into_iter().collect(), inputs_ready: now, inferred: now })
     }
 
@@ -181,32 +175,6 @@ async fn what_comes_during_a_run_is_the_next_batch() {
     }
     let totals = bench.version.statistics().snapshot();
     assert_eq!((totals.inference_count, totals.execution_count, totals.success.count), (4, 2, 4));
-}
-
-/// Every batch of such a model failed and ran again in halves, for ever.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_model_that_does_not_answer_each_row_runs_each_request_alone() {
-    let bench = serve("");
-    let first = bench.ask(1);
-    bench.begun();
-    let pair = [FIRST_ROW_ONLY, FIRST_ROW_ONLY].map(|value| bench.ask(value));
-    bench.waiting(2).await;
-    (0..4).for_each(|_| bench.go.send(()).unwrap());
-    assert_eq!([bench.begun(), bench.begun(), bench.begun()], [2, 1, 1], "together, then each alone");
-    assert_eq!(value(first.await), 1);
-    for one in pair {
-        assert_eq!(value(one.await), FIRST_ROW_ONLY);
-    }
-    let held = bench.ask(2);
-    bench.begun();
-    let others = [3, 4].map(|value| bench.ask(value));
-    bench.waiting(2).await;
-    (0..3).for_each(|_| bench.go.send(()).unwrap());
-    assert_eq!([bench.begun(), bench.begun()], [1, 1]);
-    assert_eq!(value(held.await), 2);
-    for (other, expected) in others.into_iter().zip(3..) {
-        assert_eq!(value(other.await), expected);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
