@@ -426,6 +426,20 @@ mod tests {
         }
     }
 
+    /// A request for such a model ended the process.
+    #[test]
+    fn a_size_that_no_memory_holds_is_refused() {
+        let huge = r#"parameters { key: "pad_to_sizes" value { string_value: "4, 99999999999999" } }"#;
+        let error = run(&format!("{WHOLE}{huge}")).unwrap_err();
+        assert!(
+            error.contains(r#"has 99999999999999, at which input "ids" takes more than 2 GiB"#),
+            "{error}"
+        );
+        let most = r#"parameters { key: "pad_to_sizes" value { string_value: "33554432" } }"#;
+        run(&format!("{WHOLE}{most}")).unwrap();
+        run(&format!("{WHOLE}{}", most.replace("432", "433"))).unwrap_err();
+    }
+
     #[test]
     fn contradictions_name_the_field_and_what_to_do() {
         refused("max_batch_size: 8", "", "max_batch_size is 0");
@@ -457,15 +471,6 @@ mod tests {
             refused("ids=-1", wrong, "must be a list of INPUT=VALUE and OUTPUT=cut");
         }
         refused("ids=-1, mask=0.5 ,hidden=cut", "hidden=cut", "names no input");
-        let huge = r#"parameters { key: "pad_to_sizes" value { string_value: "4, 99999999999999" } }"#;
-        let error = run(&format!("{WHOLE}{huge}")).unwrap_err();
-        assert!(
-            error.contains(r#"has 99999999999999, at which input "ids" takes more than 2 GiB"#),
-            "{error}"
-        );
-        let most = r#"parameters { key: "pad_to_sizes" value { string_value: "33554432" } }"#;
-        run(&format!("{WHOLE}{most}")).unwrap();
-        run(&format!("{WHOLE}{}", most.replace("432", "433"))).unwrap_err();
         let source = r#"batch_output { target_name: "pooled" source_input: "ids" }"#;
         let error = run(&format!("{WHOLE}{source}")).unwrap_err();
         assert!(error.contains(r#"batch_output has source_input "ids", which"#), "{error}");
