@@ -46,35 +46,49 @@ fn serve(engine: &Engine, index: usize) {
 }
 
 /// Tells an instance of what waits when it is dropped, whatever becomes of the request that brought it.
-struct Teller<'a>(&'a Engine);
+struct Teller<'a> {
+    engine: &'a Engine,
+    /// What came meanwhile is told by those who brought it.
+    handed_on: bool,
+}
 
 impl Drop for Teller<'_> {
     fn drop(&mut self) {
-        self.0.scheduler.tell();
+        if self.handed_on {
+            self.engine.scheduler.tell_if_nobody_will();
+        } else {
+            self.engine.scheduler.tell();
+        }
     }
 }
 
 /// Tells an instance of what waits, once the thread that has brought it has nothing else at hand. Nobody else tells
 /// one until then, so this must be polled.
 pub(crate) async fn tell_soon(engine: &Engine) {
-    let teller = Teller(engine);
+    let mut teller = Teller { engine, handed_on: false };
     // The other tasks that this thread has at hand come first: what they bring costs no wake of its own.
     yield_now().await;
-    teller.0.run_here_if_brief();
+    if engine.runs_here {
+        teller.handed_on = engine.hand_on_what_comes();
+        engine.run_here_if_brief();
+    }
 }
 
 impl Engine {
+    /// Lets others tell of what comes from now on, if there is another instance that can take it.
+    fn hand_on_what_comes(&self) -> bool {
+        let others = self.workers.len() > 1;
+        if others {
+            self.scheduler.told();
+        }
+        others
+    }
+
     /// Runs what waits on this thread, while that takes less time than to wake the thread of an instance.
     fn run_here_if_brief(&self) {
-        if !self.runs_here {
-            return;
-        }
-        if self.workers.len() > 1 {
-            self.scheduler.told(); // another instance may take what comes meanwhile
-        }
         let Some(mut worker) = self.workers.iter().find_map(|worker| worker.try_lock()) else { return };
+        let began = Instant::now();
         for _ in 0..MOST_RUNS_HERE {
-            let began = Instant::now();
             if worker.retired || !self.is_brief() || !worker.serve_once(self) || began.elapsed() > BRIEF {
                 break;
             }

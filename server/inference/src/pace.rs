@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-/// To wake a sleeping thread and to be woken by it takes about as long as this.
-pub(crate) const BRIEF: Duration = Duration::from_micros(40);
+/// What a thread that serves connections may spend on the run of a batch: to wake another for it and to be woken by
+/// that takes about as long where all cores are busy.
+pub(crate) const BRIEF: Duration = Duration::from_micros(100);
 
 /// What a long run weighs against brief ones, so that a model counts as brief when nine of ten are; machines
 /// interrupt the briefest.

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::batcher::{Batcher, Limits, Load, Next, RunCost, Ticket, Waiting};
 
@@ -181,10 +181,23 @@ impl<R> Scheduler<R> {
         self.state.lock().untold = false;
     }
 
-    /// Wakes an instance if what waits is a reason.
+    /// Wakes an instance if what waits is a reason. For who was to call it, or has other reasons to.
     pub fn tell(&self) {
         let mut state = self.state.lock();
         state.untold = false;
+        self.wake(state);
+    }
+
+    /// As [`Scheduler::tell`], unless somebody else is about to call that. For who has said that it is
+    /// [`told`](Scheduler::told).
+    pub fn tell_if_nobody_will(&self) {
+        let state = self.state.lock();
+        if !state.untold {
+            self.wake(state);
+        }
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State<R>>) {
         if !state.wants_to_know() {
             return;
         }

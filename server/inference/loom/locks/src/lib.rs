@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use loom::sync::{self, MutexGuard};
+use loom::sync;
 
 /// As `parking_lot::Mutex`.
 #[derive(Debug)]
@@ -20,18 +20,18 @@ impl<T> Mutex<T> {
     ///
     /// # Panics
     /// When a thread panicked while it had it.
-    pub fn lock(&self) -> Guard<'_, T> {
-        Guard(Some(self.0.lock().expect("no thread panicked with the lock")))
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard(Some(self.0.lock().expect("no thread panicked with the lock")))
     }
 }
 
 /// As `parking_lot::MutexGuard`; loom's own is handed over and back by a wait.
 #[derive(Debug)]
-pub struct Guard<'a, T>(Option<MutexGuard<'a, T>>);
+pub struct MutexGuard<'a, T>(Option<sync::MutexGuard<'a, T>>);
 
 const HELD: &str = "the lock is held but during a wait";
 
-impl<T> std::ops::Deref for Guard<'_, T> {
+impl<T> std::ops::Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -39,7 +39,7 @@ impl<T> std::ops::Deref for Guard<'_, T> {
     }
 }
 
-impl<T> std::ops::DerefMut for Guard<'_, T> {
+impl<T> std::ops::DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         self.0.as_deref_mut().expect(HELD)
     }
@@ -60,13 +60,13 @@ impl Condvar {
     ///
     /// # Panics
     /// When a thread panicked while it had the lock.
-    pub fn wait<T>(&self, guard: &mut Guard<'_, T>) {
+    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
         let held = guard.0.take().expect(HELD);
         guard.0 = Some(self.0.wait(held).expect("no thread panicked with the lock"));
     }
 
     /// Waits until woken: no time passes here.
-    pub fn wait_until<T>(&self, guard: &mut Guard<'_, T>, _: Instant) {
+    pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) {
         self.wait(guard);
     }
 
