@@ -78,16 +78,16 @@ pub(super) fn status(status: StatusCode) -> Answer {
     answer
 }
 
-/// 200 with `chunks` as JSON.
-pub(super) fn json_chunks(chunks: SmallVec<[Bytes; 3]>) -> Answer {
+/// 200 with `chunks` of `content_type`.
+pub(super) fn chunks(chunks: SmallVec<[Bytes; 3]>, content_type: &'static str) -> Answer {
     let mut answer = Response::new(Chunks::new(chunks));
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
 
 /// 200 with `json`.
 pub(super) fn json(json: &serde_json::Value) -> Answer {
-    json_chunks(SmallVec::from_iter([Bytes::from(json.to_string())]))
+    chunks(SmallVec::from_iter([Bytes::from(json.to_string())]), "application/json")
 }
 
 /// 200 with a protocol message as JSON: names as in the .proto file, every default printed.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
 use model::{
     Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion, Parameters, Tensor, bytes_tensor,
 };
@@ -60,12 +60,14 @@ pub(super) async fn infer(
     drop(request); // its inputs need not stay until the answer is written
     exchange.version = Some(response.version.get());
     let encoded = encode(response, binary).await?;
-    let mut answer = answer::json_chunks(encoded.chunks);
-    if let Some(length) = encoded.json_length {
-        let headers = answer.headers_mut();
-        headers.insert(HEADER_LENGTH, HeaderValue::from(length));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    }
+    let answer = match encoded.json_length {
+        None => answer::chunks(encoded.chunks, "application/json"),
+        Some(length) => {
+            let mut answer = answer::chunks(encoded.chunks, "application/octet-stream");
+            answer.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(length));
+            answer
+        }
+    };
     // Only these answers are compressed: clients made for Triton do not decompress any other.
     match compression::wanted(exchange.request.headers()) {
         Some(encoding) if answer.body().len() >= WORTH_COMPRESSING => {

@@ -11,9 +11,12 @@ use super::write_data::{Unwritable, usual_length, write_data, write_float, write
 pub struct Encoded {
     /// The length of the JSON, for `Inference-Header-Content-Length`, when binary tensors follow it.
     pub json_length: Option<usize>,
-    /// The JSON, then each binary tensor.
+    /// The JSON and the small binary tensors that are next to it, then each other one.
     pub chunks: SmallVec<[Bytes; 3]>,
 }
+
+/// To copy so many bytes costs less than to send them as a piece of their own.
+const COPIED: usize = 1 << 10;
 
 /// Encodes `response`; `binary` says by its index whether an output is sent as binary data.
 ///
@@ -43,7 +46,11 @@ pub fn encode(response: &InferResponse, binary: impl Fn(usize) -> bool) -> Resul
     json.extend_from_slice(b"]}");
     let json_length = binary.contains(&true).then_some(json.len());
     let tensors = response.outputs.iter().zip(&binary).filter(|(_, binary)| **binary);
-    let chunks = std::iter::once(Bytes::from(json)).chain(tensors.map(|(output, _)| output.data.clone()));
+    let mut tensors = tensors.map(|(output, _)| &output.data).peekable();
+    while let Some(data) = tensors.next_if(|data| data.len() <= COPIED) {
+        json.extend_from_slice(data);
+    }
+    let chunks = std::iter::once(Bytes::from(json)).chain(tensors.cloned());
     Ok(Encoded { json_length, chunks: chunks.collect() })
 }
 
@@ -52,7 +59,11 @@ fn usual_json_length(response: &InferResponse, binary: &[bool]) -> usize {
     const HEAD: usize = 128;
     const DESCRIPTION: usize = 96;
     let outputs = response.outputs.iter().zip(binary).map(|(output, binary)| {
-        let data = if *binary { 0 } else { usual_length(output.datatype, &output.data) };
+        let data = match binary {
+            true if output.data.len() <= COPIED => output.data.len(),
+            true => 0,
+            false => usual_length(output.datatype, &output.data),
+        };
         DESCRIPTION + output.name.len() + data
     });
     HEAD + response.id.len() + response.model.as_str().len() + outputs.sum::<usize>()

@@ -29,6 +29,8 @@ impl From<Box<Malformed>> for InferError {
 /// A copy is a bookmark: reading from it starts again where it was taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a> {
+    text: &'a str,
+    /// The bytes of `text`.
     json: &'a [u8],
     at: usize,
     depth: u32,
@@ -46,8 +48,8 @@ enum BareWords {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(json: &'a [u8]) -> Reader<'a> {
-        Reader { json, at: 0, depth: 0, fresh: false, key: (0, 0) }
+    pub(super) fn new(text: &'a str) -> Reader<'a> {
+        Reader { text, json: text.as_bytes(), at: 0, depth: 0, fresh: false, key: (0, 0) }
     }
 
     /// Bytes not yet read.
@@ -319,11 +321,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        let raw = &self.json[start..self.at];
-        let text = std::str::from_utf8(raw).map_err(|error| {
-            let offset = start + error.valid_up_to();
-            Box::new(Malformed { reason: "a string is not valid UTF-8".to_owned(), offset })
-        })?;
+        let text = &self.text[start..self.at];
         self.at += 1;
         Ok((text, escaped))
     }
@@ -375,25 +373,29 @@ impl<'a> Reader<'a> {
 /// Bytes before the first that ends or interrupts a string: a quote, a backslash or a control character.
 #[inline]
 pub(super) fn plain_length(bytes: &[u8]) -> usize {
+    let mut plain = 0;
+    while let Some(word) = bytes[plain..].first_chunk() {
+        match interruption(u64::from_le_bytes(*word)) {
+            Some(at) => return plain + at,
+            None => plain += size_of::<u64>(),
+        }
+    }
     let interrupts = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
-    let words = bytes.chunks_exact(8).take_while(|word| {
-        let word = u64::from_le_bytes((*word).try_into().expect("chunks of 8 have 8 bytes"));
-        !has_interruption(word)
-    });
-    let plain = words.count() * 8;
     plain + bytes[plain..].iter().position(interrupts).unwrap_or(bytes.len() - plain)
 }
 
-/// Whether one of the 8 bytes of `word` is a quote, a backslash or a control character
+/// Which of the 8 bytes of `word` is the first quote, backslash or control character, if one is
 /// (Mycroft's "has a byte less than n", with the other two tests as "has a zero byte" after an XOR).
 #[inline]
-fn has_interruption(word: u64) -> bool {
+fn interruption(word: u64) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES << 7;
+    // A borrow marks bytes only after one that is less than n, so the first that is marked is one.
     let below = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word;
     let quote = below(word ^ (ONES * u64::from(b'"')), 1);
     let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
-    (below(word, 0x20) | quote | backslash) & HIGHS != 0
+    let marked = (below(word, 0x20) | quote | backslash) & HIGHS;
+    (marked != 0).then(|| marked.trailing_zeros() as usize / 8)
 }
 
 /// The character that the escape at the start of `text` (after its backslash) means, and its length there.

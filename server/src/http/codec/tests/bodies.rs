@@ -266,20 +266,24 @@ fn a_response_is_written_as_triton_writes_it() {
 }
 
 #[test]
-fn binary_outputs_follow_the_json_uncopied() {
-    let data = Bytes::from_static(&[1, 0, 2, 0]);
-    let tensor = |name: &str| Tensor {
+fn binary_outputs_follow_the_json_and_only_small_ones_are_copied() {
+    let (small, large) = (Bytes::from_static(&[1, 0, 2, 0]), Bytes::from_static(&[7; 2_000]));
+    let tensor = |name: &str, data: &Bytes| Tensor {
         name: name.into(),
         datatype: DataType::Uint16,
-        shape: Dims::new(&[2]),
+        shape: Dims::new(&[data.len() as i64 / 2]),
         data: data.clone(),
     };
-    let encoded = encode(&response([tensor("a"), tensor("b"), tensor("c")]), |index| index != 1).unwrap();
+    let outputs = [tensor("a", &small), tensor("b", &small), tensor("c", &small)];
+    let encoded = encode(&response(outputs), |index| index != 1).unwrap();
     let json = r#"{"model_name":"m","model_version":"1","outputs":[{"name":"a","datatype":"UINT16","shape":[2],"parameters":{"binary_data_size":4}},{"name":"b","datatype":"UINT16","shape":[2],"data":[1,2]},{"name":"c","datatype":"UINT16","shape":[2],"parameters":{"binary_data_size":4}}]}"#;
-    assert_eq!(encoded.chunks[0], json);
+    assert_eq!(encoded.chunks[..], [[json.as_bytes(), &small, &small].concat()]);
     assert_eq!(encoded.json_length, Some(json.len()));
-    assert_eq!(encoded.chunks.len(), 3);
-    assert_eq!(encoded.chunks[1].as_ptr(), data.as_ptr());
+    let outputs = [tensor("a", &small), tensor("b", &large), tensor("c", &small)];
+    let encoded = encode(&response(outputs), |_| true).unwrap();
+    let json_length = encoded.json_length.unwrap();
+    assert_eq!(encoded.chunks[0][json_length..], small);
+    assert_eq!((encoded.chunks[1].as_ptr(), &encoded.chunks[2..]), (large.as_ptr(), &[small][..]));
 }
 
 #[test]

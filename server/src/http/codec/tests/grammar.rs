@@ -38,7 +38,7 @@ fn what_is_malformed_is_told_with_its_place() {
     check_malformed(b"{\"a\":[1 2", "expected ',' or ']' after the key 'a', found '2' at offset 8");
     check_malformed(b"{\"a\":[1,]", "expected a value after the key 'a', found ']' at offset 8");
     check_malformed(b"{\"a\":[,", "expected a value after the key 'a', found ',' at offset 6");
-    check_malformed(b"{\"a\":\xff", "expected a value after the key 'a', found the byte 0xff at offset 5");
+    check_malformed(b"{\"a\":\x7f", "expected a value after the key 'a', found the byte 0x7f at offset 5");
     check_malformed(b"{\"a\":NaN}", "expected a value after the key 'a', found 'N' at offset 5");
     check_malformed(b"{\"a\":-Infinity}", "expected a digit after the key 'a', found 'I' at offset 6");
     check_malformed(b"{\"a\":01", "expected a digit after the key 'a', found '1' at offset 6");
@@ -49,7 +49,11 @@ fn what_is_malformed_is_told_with_its_place() {
         b"{\"a\":\"\n\"}",
         "a string has an unescaped control character after the key 'a', found the byte 0x0a at offset 6",
     );
-    check_malformed(b"{\"a\":\"b\xffc\"}", "a string is not valid UTF-8 at offset 7");
+    let hint = "(binary data after the JSON needs Inference-Header-Content-Length)";
+    check_malformed(b"{\"a\":\"b\xffc\"}", &format!("the text is not valid UTF-8 {hint} at offset 7"));
+    check_malformed(b"{\"a\":1}\x80\x81", &format!("the text is not valid UTF-8 {hint} at offset 7"));
+    let error = decode(&Bytes::from_static(b"{\"a\":\xff}"), Some(7), &LIMITS).unwrap_err().to_string();
+    assert!(error.ends_with("the text is not valid UTF-8 at offset 5"), "{error}");
     check_malformed(b"{\"a\":\"b\\x\"}", "a string has an invalid escape at offset 7");
     check_malformed(b"{\"a\":\"\\ud800\"}", "a string has an invalid escape at offset 6");
     check_malformed(b"{\"a\":\"\\udc00\\ud800\"}", "a string has an invalid escape at offset 6");
@@ -181,5 +185,24 @@ proptest! {
         let _ = decode(&body, None, &LIMITS);
         let _ = decode(&body, Some(header_length), &LIMITS);
         let _ = decode(&body, Some(json.len()), &LIMITS);
+    }
+}
+
+/// A quote, a backslash or a control character is found wherever it stands, and nothing is mistaken for one.
+#[test]
+fn what_interrupts_a_string_is_found_at_every_place() {
+    use super::super::reader::plain_length;
+    for length in 0..20 {
+        for at in 0..length {
+            for (before, byte, after) in
+                (0..=u8::MAX).map(|byte| (b'x', byte, b'"')).chain([(0x80, b'"', 0), (b' ', b'\\', 0xff)])
+            {
+                let mut text = vec![before; length];
+                text[at] = byte;
+                text[at + 1..].fill(after);
+                let first = text.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+                assert_eq!(plain_length(&text), first.unwrap_or(length), "{text:?}");
+            }
+        }
     }
 }

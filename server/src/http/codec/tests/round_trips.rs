@@ -7,10 +7,11 @@ use super::*;
 
 /// Decodes what `encode` made, as if the outputs were inputs.
 fn back(encoded: &Encoded) -> InferBody {
-    let json = String::from_utf8(encoded.chunks[0].to_vec()).unwrap();
-    let request = json.replacen("\"outputs\":", "\"inputs\":", 1);
+    let all = encoded.chunks.concat();
+    let (json, binary) = all.split_at(encoded.json_length.unwrap_or(all.len()));
+    let request = std::str::from_utf8(json).unwrap().replacen("\"outputs\":", "\"inputs\":", 1);
     let header_length = encoded.json_length.map(|_| request.len());
-    let body = [request.as_bytes(), &encoded.chunks[1..].concat()].concat();
+    let body = [request.as_bytes(), binary].concat();
     decode(&Bytes::from(body), header_length, &LIMITS).unwrap()
 }
 
