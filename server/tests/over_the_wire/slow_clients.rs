@@ -204,3 +204,18 @@ fn requests_together_take_no_more_memory_than_they_may() {
     assert_eq!(server.post(INFER, padded(700_000)).status, 503, "JSON counts twice");
     assert_eq!(server.post(INFER, padded(400_000)).status, 200);
 }
+
+/// Whoever was refused in the middle of a body saw a broken pipe: the connection was closed on what was still coming.
+#[test]
+fn who_is_refused_for_memory_while_sending_gets_the_answer_and_keeps_the_connection() {
+    let server = Setup::over(&samples()).option("--max-request-memory=1000000").start();
+    // More than the sockets hold.
+    let large = vec![b' '; 40 << 20];
+    let mut connection = server.connect();
+    let words = ["1000000 bytes", "--max-request-memory"];
+    connection.post(INFER, "", &large).refuses(503, &words);
+    assert_eq!(connection.post(INFER, "Expect: 100-continue\r\n", &large).status, 100);
+    connection.answer().refuses(503, &words);
+    assert_eq!(connection.post(INFER, "", SMALL_REQUEST).status, 200);
+    wait_until("what they took is given back", || server.metric("volley_request_memory_bytes") == Some(0.0));
+}
