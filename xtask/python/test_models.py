@@ -122,6 +122,28 @@ def slow(out):
     repository.write(out / "slow", {1: made}, config)
 
 
+def slow_rows(out):
+    """Doubles each row; a run takes some milliseconds, however many rows it has."""
+    nodes = [
+        helper.make_node("ReduceMean", ["INPUT0"], ["mean_of_rows"], keepdims=0),
+        helper.make_node("Expand", ["mean_of_rows", "square"], ["start"]),
+        *multiplications("rounds"),
+        helper.make_node("ReduceMean", ["product"], ["mean"], keepdims=0),
+        # What the rows are doubled with takes all of the time.
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        helper.make_node("Add", ["INPUT0", "nothing"], ["row"]),
+        helper.make_node("Add", ["row", "INPUT0"], ["OUTPUT0"]),
+    ]
+    initializers = [
+        constant(0.0, "zero"),
+        int64("square", [SIDE, SIDE]),
+        numpy_helper.from_array(np.array(1, np.int64), "rounds"),
+    ]
+    made = repository.model("slow_rows", nodes, *ends("FLOAT", ["batch", 1]), initializers)
+    config = one_to_one("slow_rows", "TYPE_FP32", [1], 8, ONE_THREAD)
+    repository.write(out / "slow_rows", {1: made}, config)
+
+
 def optional_outputs(out):
     """Three outputs: PLUS and TWICE take no time, EXPENSIVE some tenths of a second."""
     nodes = [
@@ -315,6 +337,7 @@ SOUND = [
     two_versions_specific,
     custom_filename,
     slow,
+    slow_rows,
     optional_outputs,
     classes,
     fails_to_run,

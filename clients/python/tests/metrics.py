@@ -22,3 +22,11 @@ class Metrics:
     def value(self, name, **labels):
         """A sample that has exactly these labels; one that is not there counts nothing."""
         return self._samples.get((name, frozenset(labels.items())), 0)
+
+    def total(self, name, **labels):
+        """The sum of all samples of that name that have these labels, whatever others they have."""
+        return sum(
+            value
+            for (each, having), value in self._samples.items()
+            if each == name and having.issuperset(labels.items())
+        )
