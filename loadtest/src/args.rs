@@ -1,5 +1,6 @@
 //! The command line, as it is typed.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -226,6 +227,14 @@ pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) version: Option<String>,
     pub(crate) weight: f64,
+}
+
+impl fmt::Display for Model {
+    /// `NAME`, or `NAME:VERSION` where one is asked for.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.version.as_ref().map_or(Ok(()), |version| write!(f, ":{version}"))
+    }
 }
 
 impl FromStr for Model {

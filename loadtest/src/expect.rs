@@ -78,8 +78,8 @@ fn same_shape(expected: &[i64], got: &[i64]) -> bool {
 }
 
 fn wrong(output: &str, what: &str, values: String) -> Wrong {
-    let kind = format!("wrong answer: output {output:?} {what}");
-    Wrong { detail: format!("{kind}{values}"), kind }
+    let place = format!("output {output:?} {what}");
+    Wrong { kind: format!("wrong answer: {place}"), detail: format!("{place}{values}") }
 }
 
 #[cfg(test)]
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(check(floats(&[0.0, 100.0]), floats(&[0.009, 110.0])), Ok(()));
         assert_eq!(
             check(floats(&[0.0, 100.0]), floats(&[0.0, 110.1])).unwrap_err(),
-            "wrong answer: output \"y\" has other values: element 1 is 110.1 instead of 100.0"
+            "output \"y\" has other values: element 1 is 110.1 instead of 100.0"
         );
         assert!(check(floats(&[0.0]), floats(&[0.011])).is_err());
         assert_eq!(check(floats(&[f32::NAN, f32::INFINITY]), floats(&[f32::NAN, f32::INFINITY])), Ok(()));
@@ -129,6 +129,6 @@ mod tests {
         let row = Tensor::from_slice("y", &[2], &[1.0_f32, 1.0]).unwrap();
         assert_eq!(check(row, floats(&[1.0, 1.0])), Ok(()), "a row of a file lacks the batch dimension");
         let other = Tensor::from_slice("z", &[1, 1], &[1.0_f32]).unwrap();
-        assert_eq!(check(floats(&[1.0]), other).unwrap_err(), "wrong answer: output \"y\" is missing");
+        assert_eq!(check(floats(&[1.0]), other).unwrap_err(), "output \"y\" is missing");
     }
 }

@@ -53,7 +53,7 @@ use crate::server_side::{Probe, ProbeTarget};
 use crate::session::Session;
 use crate::stop::Stop;
 use crate::target::Target;
-use crate::workload::{ModelRequests, Workload};
+use crate::workload::Workload;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -97,7 +97,7 @@ fn measure(args: &LoadArgs, plan: Plan) -> anyhow::Result<ExitCode> {
 fn measured(args: &LoadArgs, plan: Plan, control: &Runtime) -> anyhow::Result<ExitCode> {
     let stop = Stop::default();
     watch_signals(stop.clone())?;
-    let mut outputs = Outputs::open(&args.output)?;
+    let mut outputs = Outputs::open(&args.output).map_err(usage::bad)?;
     let progress = Progress::new(args.output.quiet);
     let target = control.block_on(stop.unless(Target::find(args)))??;
     // Random requests are alike; those of a file may each be wrong.
@@ -161,7 +161,7 @@ fn verdict(measurement: &Measurement, workload: &Workload) -> anyhow::Result<Exi
     if let Some(run) = silent.filter(|_| measurement.found.is_none()) {
         let why = report::table::kinds(run).into_iter().next();
         let why = why.map_or_else(|| "none was answered".to_owned(), |(kind, _)| kind);
-        let hint: String = workload.models.iter().map(ModelRequests::hint).collect();
+        let hint: String = workload.models.iter().map(|model| model.hint(&why)).collect();
         return Err(anyhow!("{}: no request was answered well: {why}{hint}", report::remarks::run_name(run)));
     }
     // An objective on errors says how many wrong answers are too many; without one, none is right.

@@ -1,5 +1,6 @@
 //! The server before the load: where it is, what its models take, the requests for them, and whether it answers.
 
+mod client;
 mod requests;
 
 use std::net::SocketAddr;
@@ -9,23 +10,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use volley_client::{
-    ClientError, GrpcClient, GrpcOptions, HttpClient, HttpOptions, ModelMetadata, ServerMetadata,
-};
+use volley_client::ClientError;
 
-use crate::args::{LoadArgs, Model};
-use crate::transport::{Connection, Endpoint, Failure, Opener, Protocol};
+use self::client::Client;
+use crate::args::LoadArgs;
+use crate::transport::{Connection, Endpoint, Failure, Opener};
 use crate::usage;
 use crate::workload::{ModelRequests, Workload};
 
 /// How long the server may take for what is asked before the load.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What a server tells of itself or of a model is smaller.
-const MAX_METADATA_BYTES: usize = 16 << 20;
-
-/// The code of gRPC for what broke inside.
-const INTERNAL: i32 = 13;
 
 /// A server that is ready to be loaded.
 #[derive(Debug)]
@@ -35,13 +29,6 @@ pub(crate) struct Target {
     pub(crate) workload: Arc<Workload>,
     /// Name and version of the server, when it tells.
     pub(crate) server: Option<String>,
-}
-
-/// A client, for what is not load.
-#[derive(Debug)]
-enum Client {
-    Http(Box<HttpClient>),
-    Grpc(GrpcClient),
 }
 
 impl Target {
@@ -96,7 +83,12 @@ impl Target {
                 // Overload passes, and is what a measurement is about.
                 Ok(Ok(()) | Err(Failure::Failed(_))) => {}
                 Ok(Err(Failure::Refused(reason))) => {
-                    bail!("model {:?} refuses {}: {reason}{}", model.model, which(number), model.hint())
+                    bail!(
+                        "model {:?} refuses {}: {reason}{}",
+                        model.model,
+                        which(number),
+                        model.hint(&reason)
+                    )
                 }
                 Ok(Err(Failure::Broken(reason) | Failure::Unreachable(reason))) => {
                     bail!("model {:?} does not answer {}: {reason}", model.model, which(number))
@@ -125,64 +117,6 @@ impl Target {
             connection.exchange(request).await.map(|()| began.elapsed())
         };
         timeout(patience, exchange).await.ok()?.ok()
-    }
-}
-
-impl Client {
-    fn new(protocol: Protocol, url: Option<&str>, timeout: Duration) -> anyhow::Result<Client> {
-        let client = if protocol.is_http() {
-            let options =
-                HttpOptions { timeout, max_response_bytes: MAX_METADATA_BYTES, max_idle_connections: 1 };
-            Client::Http(Box::new(HttpClient::with_options(url.unwrap_or("http://localhost:8000"), options)?))
-        } else {
-            let options = GrpcOptions { timeout, max_response_bytes: MAX_METADATA_BYTES };
-            Client::Grpc(GrpcClient::with_options(url.unwrap_or("http://localhost:8001"), options)?)
-        };
-        Ok(client)
-    }
-
-    /// `error`, with what is likely when a connection ends without an answer.
-    fn unanswered(&self, error: ClientError) -> anyhow::Error {
-        let broke = match &error {
-            ClientError::Disconnected { .. } | ClientError::Protocol { .. } => true,
-            // What the client makes of an answer that is none of gRPC.
-            ClientError::Rpc { code, .. } => i32::from(*code) == INTERNAL,
-            _ => false,
-        };
-        let hint = match self {
-            Client::Http(_) => "it may not speak HTTP: if that is its gRPC port, add --protocol grpc",
-            Client::Grpc(_) => "it may not speak gRPC: if that is its HTTP port, leave out --protocol grpc",
-        };
-        if broke { anyhow::Error::from(error).context(hint) } else { error.into() }
-    }
-
-    fn address(&self) -> String {
-        match self {
-            Client::Http(client) => client.address(),
-            Client::Grpc(client) => client.address(),
-        }
-    }
-
-    fn authority(&self) -> &str {
-        match self {
-            Client::Http(client) => client.authority(),
-            Client::Grpc(client) => client.authority(),
-        }
-    }
-
-    async fn server_metadata(&self) -> Result<ServerMetadata, ClientError> {
-        match self {
-            Client::Http(client) => client.server_metadata().await,
-            Client::Grpc(client) => client.server_metadata().await,
-        }
-    }
-
-    async fn model_metadata(&self, model: &Model) -> Result<ModelMetadata, ClientError> {
-        let version = model.version.as_deref();
-        match self {
-            Client::Http(client) => client.model_metadata(&model.name, version).await,
-            Client::Grpc(client) => client.model_metadata(&model.name, version).await,
-        }
     }
 }
 

@@ -29,8 +29,16 @@ pub(crate) struct ModelRequests {
     pub(crate) share: f64,
     /// Sent in this order, again and again; at least one.
     pub(crate) requests: Vec<Prepared>,
-    /// An input whose strings are letters by chance: a model may take numbers as text alone.
-    pub(crate) random_text: Option<String>,
+    pub(crate) guess: Option<Guess>,
+}
+
+/// What may be why a model takes none of its requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Guess {
+    /// The strings of an input are letters by chance: a model may take numbers as text alone.
+    RandomText(String),
+    /// The server told nothing of the model: what was asked and answered.
+    NoServer(String),
 }
 
 /// Everything that is sent; at least one model.
@@ -39,13 +47,22 @@ pub(crate) struct Workload {
     pub(crate) models: Vec<ModelRequests>,
 }
 
+/// How reasons begin that say that there is no such thing to ask.
+const UNKNOWN: [&str; 4] = ["status 404", "status 405", "status 501", "status UNIMPLEMENTED"];
+
 impl ModelRequests {
-    /// What may be why the model takes none of them, in parentheses; nothing when there is no guess.
-    pub(crate) fn hint(&self) -> String {
-        let hint = |name| {
-            format!(" (its strings are random letters; for numbers as text give --range {name}=0:100)")
-        };
-        self.random_text.as_ref().map(hint).unwrap_or_default()
+    /// What may be why the model takes none of them, as `reason` says, in parentheses; nothing when there is no guess.
+    pub(crate) fn hint(&self, reason: &str) -> String {
+        let unknown = || UNKNOWN.iter().any(|status| reason.starts_with(status));
+        match &self.guess {
+            Some(Guess::RandomText(name)) => {
+                format!(" (its strings are random letters; for numbers as text give --range {name}=0:100)")
+            }
+            Some(Guess::NoServer(answer)) if unknown() => {
+                format!(" ({answer}; is a V2 inference server there? give its address with --url)")
+            }
+            _ => String::new(),
+        }
     }
 }
 
@@ -131,7 +148,7 @@ mod tests {
             model: model.to_string(),
             share: *share,
             requests: (0..*count).map(|item| request(model, item)).collect(),
-            random_text: None,
+            guess: None,
         });
         Arc::new(Workload { models: models.collect() })
     }
@@ -178,6 +195,17 @@ mod tests {
             // Both are means of some 10,000 gaps of one second: their difference deviates by 0.014.
             assert!((firsts - others).abs() < 0.07, "{firsts} {others}");
         }
+    }
+
+    #[test]
+    fn a_server_that_knows_nothing_is_doubted_and_one_that_refuses_is_not() {
+        let mut model = workload(&[(1.0, 1)]).models[0].clone();
+        assert_eq!(model.hint("status 404: no page"), "");
+        model.guess = Some(Guess::NoServer("GET /v2/models/m was answered with status 404".to_owned()));
+        assert!(
+            model.hint("status 404: no page").contains("(GET /v2/models/m was answered with status 404; is")
+        );
+        assert_eq!(model.hint("status 400: a shape"), "");
     }
 
     #[test]

@@ -29,6 +29,42 @@ fn bad_usage_is_two() {
     fails("--model m --trace no/such", 2, "cannot read no/such");
 }
 
+/// Files that are not there, are something else, or do not fit together.
+#[test]
+fn a_file_that_cannot_be_compared_is_bad_usage() {
+    let server = Server::start(|_| right());
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for (name, concurrency) in [("one.json", 1), ("two.json", 2)] {
+        let ran = run(&server.url, &format!("-c {concurrency} -n 10 --warmup 0"));
+        std::fs::write(path(name), ran.json.to_string()).unwrap();
+    }
+    let (one, two) = (path("one.json"), path("two.json"));
+    fails(&format!("compare {one} no/such.json"), 2, "cannot read no/such.json");
+    std::fs::write(path("other.json"), "{}").unwrap();
+    fails(&format!("compare {one} {}", path("other.json")), 2, "is not a measurement of volley-load");
+    fails(&format!("compare {one} {two}"), 2, "no load in common: one has 1 in flight, two has 2 in flight");
+    fails(
+        &format!("compare {one} {one} --html no/such/page.html"),
+        2,
+        "--html: cannot write no/such/page.html",
+    );
+}
+
+/// What fits no protocol, no model or no memory is known when requests are prepared.
+#[test]
+fn a_file_that_cannot_be_sent_is_bad_usage() {
+    let server = Server::start(|_| right());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.json").display().to_string();
+    std::fs::write(&file, r#"{"inputs":[{"name":"x"}]}"#).unwrap();
+    let args = format!("--model m --url {} -n 1 --input {file}", server.url);
+    fails(&format!("{args} --protocol http-binary"), 2, "model \"m\"");
+    fails(&format!("--model m --url {} --input no/such.npy", server.url), 2, "no/such.npy");
+    fails(&format!("--model m --url {} --expect no/such.json", server.url), 2, "no/such.json");
+    assert_eq!(server.seen(), 0);
+}
+
 #[test]
 fn a_server_that_is_not_there_is_one_line() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -120,6 +156,34 @@ fn a_port_that_is_not_a_v2_servers_is_told_from_one_that_is() {
     assert!(ran.err.contains("add --protocol grpc") && ran.status == 1, "{}", ran.err);
 }
 
+/// A web server, or the metrics of a server: what was asked and answered is said, and what to do, in one line.
+#[test]
+fn a_server_of_another_kind_is_told_by_what_it_answers() {
+    let page = || Reply::Bytes(answer("404 Not Found", "404 page not found"));
+    let lost = Server::with_metadata(false, move |_| page());
+    let question = format!("GET {}/v2/models/m was answered with status 404: unknown", lost.url);
+    let ran = run(&lost.url, "");
+    assert_eq!((ran.status, ran.out.as_str(), ran.err.lines().count()), (2, "", 1), "{}", ran.err);
+    assert!(ran.err.contains(&format!("{question}; is a V2 inference server there?")), "{}", ran.err);
+    assert!(ran.err.contains("else its address with --url"), "{}", ran.err);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.json");
+    std::fs::write(&file, r#"{"inputs":[]}"#).unwrap();
+    let ran = run(&lost.url, &format!("--input {}", file.display()));
+    assert_eq!((ran.status, ran.err.lines().count()), (1, 1), "{}", ran.err);
+    let refusal = r#"model "m" refuses the first request: status 404: 404 page not found"#;
+    assert!(
+        ran.err.contains(&format!("{refusal} ({question}; is a V2 inference server there?")),
+        "{}",
+        ran.err
+    );
+    let metrics = Server::telling(Some(""), move |_| page());
+    let ran = run(&metrics.url, "");
+    assert_eq!((ran.status, ran.err.lines().count()), (1, 1), "{}", ran.err);
+    assert!(ran.err.contains("was answered, but not as a V2 inference server does"), "{}", ran.err);
+    assert!(ran.err.contains("with --url") && !ran.err.contains("grpc"), "{}", ran.err);
+}
+
 /// Every request of a file is tried, so that one that is wrong is named before the load.
 #[test]
 fn a_wrong_request_of_a_file_is_named() {
@@ -157,7 +221,7 @@ fn a_servers_words_are_shown_without_control_characters() {
 fn what_cannot_be_written_is_known_before_the_load() {
     let server = Server::start(|_| right());
     let ran = run(&server.url, "-n 10 --csv no/such/folder.csv");
-    assert_eq!((ran.status, server.seen()), (1, 0));
+    assert_eq!((ran.status, server.seen()), (2, 0));
     assert!(ran.err.contains("cannot write no/such/folder.csv"), "{}", ran.err);
 }
 

@@ -211,6 +211,7 @@ fn wrong_answers_are_errors_with_an_example() {
         "{example}"
     );
     assert!(ran.out.contains("the first wrong answer: request "), "{}", ran.out);
+    assert!(ran.err.contains("of \"m\": output \"y\" has other values: element 0"), "said once: {}", ran.err);
     let allowed = run(
         &server.url,
         &format!("-c 1 -n 40 --warmup 0 -q --slo errors<50% --expect {}", expected.display()),

@@ -90,7 +90,7 @@ fn differences(before: &Measurement, after: &Measurement) -> Vec<String> {
 fn only_in(side: &str, these: &[LoadRuns<'_>], others: &[LoadRuns<'_>]) -> Option<String> {
     let alone = these.iter().filter(|runs| others.iter().all(|other| other.load != runs.load));
     let names: Vec<String> = alone.map(|runs| units::load(runs.load)).collect();
-    (!names.is_empty()).then(|| format!("Only {side} has: {}.", names.join("; ")))
+    (!names.is_empty()).then(|| format!("Only {side} has: {}.", units::some_of(&names)))
 }
 
 /// What the intervals were made from, and what that cannot show.

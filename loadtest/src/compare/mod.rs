@@ -2,21 +2,23 @@
 
 mod comparison;
 mod figure;
+mod no_common_load;
 mod page;
 mod statistics;
 mod terminal;
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use self::comparison::Comparison;
 use self::figure::Verdict;
 use self::page::Side;
 use crate::report::{json, units};
+use crate::usage;
 
 /// Which measurements to compare.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,26 +45,27 @@ const WORSE: u8 = 3;
 /// # Errors
 /// When a file cannot be read or written, or the measurements have no load in common.
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
-    let (before, after) = (json::read(&args.before)?, json::read(&args.after)?);
+    let read = |path| json::read(path).map_err(usage::bad);
+    let (before, after) = (read(&args.before)?, read(&args.after)?);
     let comparison = Comparison::of(&before, &after);
+    let [a, b] = [(&args.before, &before), (&args.after, &after)]
+        .map(|(path, measurement)| Side { name: name(path), measurement });
     if comparison.loads.is_empty() {
-        bail!(
-            "{} and {} have no load in common, so nothing can be compared. {}",
-            args.before.display(),
-            args.after.display(),
-            comparison.notes.join(" ")
-        );
+        return Err(usage::bad(no_common_load::error([&a, &b])));
     }
+    let page = args.html.as_deref().map(opened).transpose().map_err(usage::bad)?;
     terminal::write(&comparison, &mut io::stdout().lock()).context("cannot write the comparison")?;
-    if let Some(path) = &args.html {
-        let a = Side { name: name(&args.before), measurement: &before };
-        let b = Side { name: name(&args.after), measurement: &after };
-        fs::write(path, page::render(&comparison, [&a, &b]))
-            .with_context(|| format!("cannot write the page to {}", path.display()))?;
+    if let Some(mut page) = page {
+        page.write_all(page::render(&comparison, [&a, &b]).as_bytes()).context("cannot write the page")?;
     }
     let worse = comparison.loads.iter().flat_map(|load| &load.figures);
     let worse = worse.filter(|figure| figure.verdict() == Verdict::Worse).count() > 0;
     Ok(if worse && args.fail_on_worse { ExitCode::from(WORSE) } else { ExitCode::SUCCESS })
+}
+
+/// Opened before anything is printed: one that cannot be written is an error in what was typed.
+fn opened(path: &Path) -> anyhow::Result<File> {
+    File::create(path).with_context(|| format!("--html: cannot write {}", path.display()))
 }
 
 /// The file's name without its folders and ending.
@@ -72,6 +75,8 @@ fn name(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::report::sample;
 
@@ -107,12 +112,12 @@ mod tests {
         };
         assert_eq!(run(&args).unwrap(), ExitCode::SUCCESS);
         assert!(fs::read_to_string(path("c.html")).unwrap().contains("<h1>a and b</h1>"));
+        args.html = Some(path("no/such/c.html"));
+        let error = run(&args).unwrap_err();
+        assert!(usage::is_bad(&error) && error.to_string().starts_with("--html: cannot write "), "{error}");
         json::write(&sample::sweep(&[64]), &mut fs::File::create(path("b.json")).unwrap()).unwrap();
         args.html = None;
-        let error = run(&args).unwrap_err().to_string();
-        assert!(
-            error.contains("have no load in common") && error.contains("Only B has: 64 in flight"),
-            "{error}"
-        );
+        let error = run(&args).unwrap_err();
+        assert!(usage::is_bad(&error) && error.to_string().contains("no load in common"), "{error}");
     }
 }

@@ -15,7 +15,7 @@ use volley_client::{InferRequest, ModelMetadata, Tensor};
 
 pub(crate) use self::files::expected;
 pub(crate) use self::random::{Range, StringLength, check_names, random_text};
-pub(crate) use self::shapes::Shape;
+pub(crate) use self::shapes::{Shape, check_open};
 
 /// Bytes of all requests that are prepared: a server's metadata may ask for any size.
 pub(crate) const MAX_BYTES: usize = 1 << 30;
@@ -65,7 +65,7 @@ impl FromStr for File {
 }
 
 /// Where the contents of requests come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
     /// None for random contents.
     pub(crate) files: Vec<File>,

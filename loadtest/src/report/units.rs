@@ -97,6 +97,17 @@ pub(crate) fn load_number(load: &Load) -> String {
     }
 }
 
+/// Names in a list that stays short: `a, b, c and 4 more`.
+pub(crate) fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    match names {
+        [] => "none".to_owned(),
+        [only] => only.clone(),
+        [first @ .., last] if names.len() <= SHOWN => format!("{} and {last}", first.join(", ")),
+        _ => format!("{} and {} more", names[..SHOWN - 1].join(", "), names.len() - (SHOWN - 1)),
+    }
+}
+
 /// When requests are due, in a word.
 pub(crate) fn arrivals_name(arrivals: &Arrivals) -> &'static str {
     match arrivals {
@@ -163,6 +174,15 @@ mod tests {
         assert_eq!(load(&Load::Open { rate: 1500.0, arrivals: Arrivals::Poisson }), "1,500/s poisson");
         let ramp = Load::Open { rate: 90.0, arrivals: Arrivals::Ramp { from: 10.0 } };
         assert_eq!(load(&ramp), "10 to 90/s");
+    }
+
+    #[test]
+    fn a_list_of_names_stays_short() {
+        let list = |count: u8| {
+            some_of(&(b'a'..b'a' + count).map(|name| char::from(name).to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!([0, 1, 2, 4].map(list), ["none", "a", "a and b", "a, b, c and d"]);
+        assert_eq!([5, 20].map(list), ["a, b, c and 2 more", "a, b, c and 17 more"]);
     }
 
     #[test]

@@ -2,20 +2,17 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
-use volley_client::{ClientError, Encoding, InferRequest, ModelMetadata};
+use volley_client::{Encoding, InferRequest, ModelMetadata};
 
-use super::Client;
+use super::client::{Client, Told};
 use crate::args::{LoadArgs, Model};
 use crate::expect::Expected;
 use crate::input::{self, Content, MAX_BYTES, Sources};
 use crate::transport::Protocol;
 use crate::usage;
-use crate::workload::{ModelRequests, Prepared, Workload};
-
-/// The code of gRPC for a method that a server does not have.
-const UNIMPLEMENTED: i32 = 12;
+use crate::workload::{Guess, ModelRequests, Prepared, Workload};
 
 /// Random requests that differ, when nobody says how many.
 const DISTINCT: u32 = 16;
@@ -81,59 +78,59 @@ pub(super) async fn workload(client: &Client, args: &LoadArgs) -> anyhow::Result
     let total: f64 = args.target.model.iter().map(|model| model.weight).sum();
     let mut known = Vec::new();
     for model in &args.target.model {
-        known.push(metadata(client, model, !sources.files.is_empty()).await?);
+        known.push(told(client, model, !sources.files.is_empty()).await?);
     }
     let inputs: Vec<_> = known.iter().flatten().flat_map(|metadata| metadata.inputs.clone()).collect();
     input::check_names(&inputs, &sources).map_err(usage::bad)?;
+    if sources.files.is_empty() {
+        input::check_open(&inputs, &sources).map_err(usage::bad)?;
+    }
     sources.inputs = inputs.into_iter().map(|input| input.name).collect();
     let mut models = Vec::new();
     let mut budget = Budget { left: MAX_BYTES };
-    for (model, metadata) in args.target.model.iter().zip(known) {
-        let contents = input::contents(&model.name, metadata.as_ref(), &sources).map_err(usage::bad)?;
+    for (model, told) in args.target.model.iter().zip(known) {
+        let metadata = told.as_ref().ok();
+        let contents = input::contents(&model.name, metadata, &sources).map_err(usage::bad)?;
         let expected = spread(&expected, contents.len(), args).map_err(usage::bad)?;
         let mut prepare =
             |(content, expected): (&Content, Option<Arc<Expected>>)| -> anyhow::Result<Prepared> {
                 let (bytes, body_bytes) = client.encode(model, args.target.protocol, content)?;
                 budget.take(bytes.len())?;
-                let items = content.items(metadata.as_ref(), sources.batch);
+                let items = content.items(metadata, sources.batch);
                 Ok(Prepared { bytes, body_bytes, items, expected })
             };
         let requests = contents.iter().zip(expected).map(&mut prepare).collect::<anyhow::Result<_>>();
-        let requests = requests.with_context(|| format!("model {:?}", model.name))?;
-        let name = called(model);
-        let random_text = metadata.as_ref().and_then(|metadata| input::random_text(metadata, &sources));
-        models.push(ModelRequests { model: name, share: model.weight / total, requests, random_text });
+        let requests = requests.with_context(|| format!("model {:?}", model.name)).map_err(usage::bad)?;
+        let (share, guess) = (model.weight / total, guess(&told, &sources));
+        models.push(ModelRequests { model: model.to_string(), share, requests, guess });
     }
     Ok(Workload { models })
 }
 
-/// The metadata of `model`; `None` when the server does not tell of any model, or tells nothing and `can_do_without`.
-async fn metadata(
-    client: &Client,
-    model: &Model,
-    can_do_without: bool,
-) -> anyhow::Result<Option<ModelMetadata>> {
-    match client.model_metadata(model).await {
-        // A server that knows only inference answers, too; and then without inputs nothing is known.
-        Ok(metadata) => Ok(Some(metadata).filter(|metadata| !metadata.inputs.is_empty())),
-        Err(ClientError::Status { status: 404 | 400, message }) if message.contains(&model.name) => {
-            bail!("the server has no model {:?}: {message}", called(model))
-        }
-        Err(ClientError::Rpc { code, message }) if message.contains(&model.name) => {
-            bail!("the server has no model {:?}: {code:?}: {message}", called(model))
-        }
-        Err(ClientError::Status { status: 404 | 405 | 501, .. }) => Ok(None),
-        // Of gRPC only this says that there is no such method.
-        Err(ClientError::Rpc { code, .. }) if i32::from(code) == UNIMPLEMENTED => Ok(None),
-        Err(_) if can_do_without => Ok(None),
-        Err(error) => Err(client.unanswered(error)).context("cannot ask what the model takes"),
+/// What the server tells of `model`, or why it tells nothing where that is no hindrance.
+///
+/// # Errors
+/// When it has no such model, or tells nothing and no file has the requests.
+async fn told(client: &Client, model: &Model, file: bool) -> anyhow::Result<Result<ModelMetadata, String>> {
+    match client.told_of(model).await? {
+        Told::Metadata(metadata) => Ok(Ok(metadata)),
+        // The first request shows what is wrong, if something is.
+        Told::Nothing(answer) | Told::Failure { answer, .. } if file => Ok(Err(answer)),
+        // Either is the user's to type.
+        Told::Nothing(answer) => Err(usage::bad(anyhow!(
+            "{answer}; is a V2 inference server there? if so, give its requests with --input, else its address with \
+             --url"
+        ))),
+        Told::Failure { answer, advice } => bail!("{answer}{advice}"),
     }
 }
 
-/// `NAME`, or `NAME:VERSION` where one is asked for.
-fn called(model: &Model) -> String {
-    let version = model.version.as_ref().map(|version| format!(":{version}"));
-    format!("{}{}", model.name, version.unwrap_or_default())
+/// What may be why the model takes none of its requests.
+fn guess(told: &Result<ModelMetadata, String>, sources: &Sources) -> Option<Guess> {
+    match told {
+        Ok(metadata) => input::random_text(metadata, sources).map(Guess::RandomText),
+        Err(answer) => Some(Guess::NoServer(answer.clone())),
+    }
 }
 
 fn sources(args: &LoadArgs) -> Sources {
