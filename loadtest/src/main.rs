@@ -1,14 +1,15 @@
 //! `volley-load`: sends inference requests to a V2 server, and says what came of them.
 //!
 //! Read in this order: `args` and `plan` (what was asked), `target` and `input` (what is sent), `session` (runs and
-//! searches), `load` and `transport` (sending), `recorder`, `outcome` and `pace` (what came of it), `report` and `outputs`
-//! (where it is shown).
+//! searches), `load` and `transport` (sending), `recorder`, `errors`, `outcome` and `pace` (what came of it), `report` and
+//! `outputs` (where it is shown).
 #![forbid(unsafe_code)]
 
 mod args;
 mod arrivals;
 mod clock;
 mod compare;
+mod errors;
 mod expect;
 mod input;
 mod load;

@@ -100,7 +100,7 @@ pub(crate) struct Run {
     /// Requests that were due before the end and had no answer when it was given up.
     pub(crate) unanswered: u64,
     /// Requests that failed, by what happened (`status 503: Exceeds maximum queue size`, `timeout`, `wrong
-    /// answer: …`); the most frequent kinds, at most 20.
+    /// answer: …`); at most 20 kinds, and texts that differ all the time under the status that they have in common.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Answers that differ from what was expected; they are in `errors`, too.
     pub(crate) wrong_answers: u64,

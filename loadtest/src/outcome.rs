@@ -1,17 +1,14 @@
 //! What the threads of one run saw as one [`Run`].
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use crate::errors::Errors;
 use crate::measurement::{Latency, Load, Run, Second};
 use crate::pace::Pace;
 use crate::recorder::{Piece, Tally, histogram};
 use crate::slo::{Facts, Objectives};
-
-/// Kinds of errors that are told.
-const KINDS: usize = 20;
 
 /// Seconds of a run put together from what each thread saw.
 #[derive(Debug)]
@@ -91,7 +88,11 @@ pub(crate) fn run(
     let sum = |count: fn(&Tally) -> u64| tallies.iter().map(count).sum::<u64>();
     let (latency, timeline) = timeline.finish(seconds);
     let mut send_lag = histogram();
-    tallies.iter().for_each(|tally| send_lag += &tally.send_lag);
+    let mut errors = Errors::default();
+    for tally in tallies {
+        send_lag += &tally.send_lag;
+        errors.merge(&tally.errors);
+    }
     let per_second = |count: u64| if seconds > 0.0 { precise(count) / seconds } else { 0.0 };
     let most = |share: fn(&Tally) -> Option<f64>| tallies.iter().filter_map(share).max_by(f64::total_cmp);
     let ended = sum(|tally| tally.ended_in_window);
@@ -102,7 +103,7 @@ pub(crate) fn run(
         requests: sum(|tally| tally.requests),
         items: sum(|tally| tally.items),
         unanswered: sum(|tally| tally.unanswered),
-        errors: errors(tallies),
+        errors: errors.told(),
         wrong_answers: sum(|tally| tally.wrong_answers),
         wrong_example: tallies.iter().find_map(|tally| tally.example.clone()),
         requests_per_second: per_second(sum(|tally| tally.answered_in_window)),
@@ -144,24 +145,6 @@ fn pace(run: &Run, window: Window, (ended, low): (u64, u64)) -> Option<Pace> {
 pub(crate) fn error_share(run: &Run) -> f64 {
     let all = run.requests + run.unanswered;
     precise(run.failed() + run.unanswered) / precise(all.max(1))
-}
-
-/// The most frequent kinds; the others together.
-fn errors(tallies: &[Tally]) -> BTreeMap<String, u64> {
-    let mut all: BTreeMap<&str, u64> = BTreeMap::new();
-    for (kind, count) in tallies.iter().flat_map(|tally| &tally.errors) {
-        *all.entry(kind).or_default() += count;
-    }
-    let mut kinds: Vec<(&str, u64)> = all.into_iter().collect();
-    kinds.sort_by_key(|(_, count)| Reverse(*count));
-    let rest = kinds.split_off(kinds.len().min(if kinds.len() > KINDS { KINDS - 1 } else { KINDS }));
-    let mut errors: BTreeMap<String, u64> =
-        kinds.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect();
-    if !rest.is_empty() {
-        *errors.entry("other errors".to_owned()).or_default() +=
-            rest.iter().map(|(_, count)| count).sum::<u64>();
-    }
-    errors
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
@@ -221,17 +204,5 @@ mod tests {
         assert!((run.send_lag.max - 5.0).abs() < 0.1);
         let met: Vec<_> = run.objectives.iter().map(|judged| judged.met).collect();
         assert_eq!(met, [true, false, true]);
-    }
-
-    #[test]
-    fn kinds_beyond_those_told_are_counted_together() {
-        let (out, _pieces) = channel();
-        let mut recorder = Recorder::new(Window { open: 0, close: SECOND }, false, out);
-        for kind in 0..30 {
-            let failure = Problem::Failure(Failure::Failed(format!("kind {kind}")));
-            recorder.ended(&Sent { due: 0, free: 0, at: 0, items: 1 }, 1, Err(failure));
-        }
-        let errors = errors(&[recorder.finish()]);
-        assert_eq!((errors.len(), errors["other errors"]), (20, 11));
     }
 }

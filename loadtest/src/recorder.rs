@@ -1,10 +1,10 @@
 //! What came of each request, gathered in one thread and handed over once a second.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 
 use hdrhistogram::Histogram;
 
+use crate::errors::Errors;
 use crate::expect::Wrong;
 use crate::thread_time::ThreadUse;
 use crate::transport::Failure;
@@ -12,11 +12,6 @@ use crate::transport::Failure;
 const SECOND: u64 = 1_000_000_000;
 /// Latencies above an hour count as an hour.
 const HOUR: u64 = 3600 * SECOND;
-/// Kinds of errors that are told apart; what comes beyond is counted together.
-const MAX_KINDS: usize = 200;
-/// Bytes of a kind; a server may say anything.
-const MAX_KIND: usize = 1024;
-const OTHER_ERRORS: &str = "other errors";
 
 /// A histogram of nanoseconds, to three digits.
 pub(crate) fn histogram() -> Histogram<u64> {
@@ -52,7 +47,7 @@ pub(crate) struct Tally {
     pub(crate) requests: u64,
     /// Items of the requests answered well.
     pub(crate) items: u64,
-    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) errors: Errors,
     pub(crate) wrong_answers: u64,
     pub(crate) unanswered: u64,
     /// Requests and items answered well while the window was open, whenever they were due.
@@ -105,7 +100,7 @@ impl Recorder {
             send_lag: histogram(),
             requests: 0,
             items: 0,
-            errors: BTreeMap::new(),
+            errors: Errors::default(),
             wrong_answers: 0,
             unanswered: 0,
             answered_in_window: 0,
@@ -181,7 +176,7 @@ impl Recorder {
     #[cold]
     fn failed(&mut self, problem: Problem, due: u64, now: u64) {
         self.piece.errors += 1;
-        let mut kind = match problem {
+        let text = match problem {
             Problem::Failure(failure) => failure.to_string(),
             Problem::Wrong(wrong) => {
                 self.tally.wrong_answers += 1;
@@ -194,10 +189,7 @@ impl Recorder {
                 "timeout".to_owned()
             }
         };
-        kind.truncate(kind.floor_char_boundary(MAX_KIND));
-        let errors = &mut self.tally.errors;
-        let known = errors.len() < MAX_KINDS || errors.contains_key(&kind);
-        *errors.entry(if known { kind } else { OTHER_ERRORS.to_owned() }).or_default() += 1;
+        self.tally.errors.count(text);
     }
 
     fn latency(&mut self, due: u64, now: u64) {
@@ -270,25 +262,12 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_counted_by_kind_and_kinds_are_bounded() {
+    fn a_wrong_answer_is_an_error_with_an_example() {
         let (mut recorder, _pieces) = recorder();
-        for kind in 0..2 * MAX_KINDS {
-            let failure = Failure::Failed(format!("status {kind}"));
-            recorder.ended(&sent(SECOND), SECOND, Err(Problem::Failure(failure)));
-        }
         let wrong = Wrong { kind: "wrong answer: y".to_owned(), detail: "y is 1".to_owned() };
         recorder.ended(&sent(SECOND), SECOND, Err(Problem::Wrong(wrong)));
         let tally = recorder.finish();
-        assert_eq!(tally.errors.len(), MAX_KINDS + 1);
-        assert_eq!(tally.errors.values().sum::<u64>(), 2 * MAX_KINDS as u64 + 1);
+        assert_eq!(tally.errors.told(), [("wrong answer: y".to_owned(), 1)].into());
         assert_eq!((tally.wrong_answers, tally.example.as_deref()), (1, Some("y is 1")));
-    }
-
-    #[test]
-    fn what_a_server_says_is_cut() {
-        let (mut recorder, _pieces) = recorder();
-        let failure = Failure::Failed("é".repeat(MAX_KIND));
-        recorder.ended(&sent(SECOND), SECOND, Err(Problem::Failure(failure)));
-        assert_eq!(recorder.finish().errors.into_keys().collect::<Vec<_>>(), ["é".repeat(MAX_KIND / 2)]);
     }
 }

@@ -83,6 +83,22 @@ fn refusals_are_counted_by_what_the_server_says() {
     assert_eq!(met.status, 0, "{}", met.out);
 }
 
+/// Each refusal has a text of its own, and two threads see them.
+#[test]
+fn refusals_that_name_their_request_are_one_kind() {
+    let server = Server::start(|n| match n % 3 {
+        2 => Reply::Bytes(answer(
+            "503 Service Unavailable",
+            &format!(r#"{{"error":"request {n} is too many"}}"#),
+        )),
+        _ => right(),
+    });
+    let ran = run(&server.url, "-c 4 -n 900 --warmup 0 --threads 2");
+    let [(kind, count)] = &ran.errors()[..] else { panic!("{:?}", ran.errors()) };
+    assert!(kind.starts_with("status 503, texts that differ, such as: request "), "{kind}");
+    assert!(count.abs_diff(300) <= 2, "{count}");
+}
+
 #[test]
 fn a_server_that_only_refuses_fails_the_run() {
     let server =

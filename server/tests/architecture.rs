@@ -67,6 +67,7 @@ const DECIDES: &[&str] = &[
     "server/inference/src/rate_limiter",
     "server/inference/src/repository/version_policy",
     "loadtest/src/arrivals.rs",
+    "loadtest/src/errors.rs",
     "loadtest/src/expect.rs",
     "loadtest/src/outcome.rs",
     "loadtest/src/recorder.rs",
