@@ -4,8 +4,8 @@ use std::fs;
 
 use crate::measurement::Machine;
 
-/// This machine; what it does not tell is left empty.
-pub(crate) fn this() -> Machine {
+/// This machine, of which `threads` send; what it does not tell is left empty.
+pub(crate) fn this(threads: usize) -> Machine {
     let field = |file: &str, name: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(name));
@@ -20,5 +20,6 @@ pub(crate) fn this() -> Machine {
         memory_bytes: kilobytes * 1024,
         system: format!("{} {}", system.sysname().to_string_lossy(), system.release().to_string_lossy()),
         generator: env!("CARGO_PKG_VERSION").to_owned(),
+        threads: Some(threads),
     }
 }

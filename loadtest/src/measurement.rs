@@ -44,6 +44,9 @@ pub(crate) struct Machine {
     pub(crate) system: String,
     /// Version of `volley-load`.
     pub(crate) generator: String,
+    /// Its threads that send; older files do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) threads: Option<usize>,
 }
 
 /// The server and the models that were asked.

@@ -175,7 +175,7 @@ pub(crate) fn measurement(target: &Target, args: &LoadArgs) -> Measurement {
         schema: crate::measurement::SCHEMA.to_owned(),
         command: std::env::args().collect(),
         started: started.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
-        machine: crate::machine::this(),
+        machine: crate::machine::this(args.extent.threads.into()),
         target: crate::measurement::Target {
             url: target.url.clone(),
             protocol: args.target.protocol.to_string(),

@@ -83,6 +83,10 @@ fn differences(before: &Measurement, after: &Measurement) -> Vec<String> {
     note("what is asked", models(before), models(after));
     note("the size of a request", bytes(before), bytes(after));
     note("the generator's machine", machine(before), machine(after));
+    let threads = |measurement: &Measurement| measurement.machine.threads;
+    if let Some((a, b)) = threads(before).zip(threads(after)) {
+        note("the number of the generator's threads", a.to_string(), b.to_string());
+    }
     note("the generator's version", before.machine.generator.clone(), after.machine.generator.clone());
     notes
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod chart;
 pub(crate) mod csv;
+mod generator;
 pub(crate) mod html;
 pub(crate) mod json;
 pub(crate) mod loads;

@@ -1,23 +1,13 @@
 //! What a reader should know before believing the figures.
 
-use super::units;
+use super::{generator, units};
 use crate::measurement::{FoundRate, Measurement, Run};
 use crate::slo::Objectives;
 
-/// Latenesses below this, in microseconds, are the timer's and not worth a remark.
-const NOTABLE_LAG_MICROS: f64 = 200.0;
-/// The share of a latency that the generator may add before that is worth a remark.
-const NOTABLE_LAG_SHARE: f64 = 0.1;
-
-/// The share of the time that a thread of the generator may be busy, or wait for a processor, before that is worth one.
-const NOTABLE_BUSY: f64 = 0.8;
-const NOTABLE_WAITING: f64 = 0.1;
-
 /// Everything worth a remark, a sentence each.
 pub(crate) fn of(measurement: &Measurement) -> Vec<String> {
-    let mut remarks: Vec<String> = measurement.runs.iter().filter_map(late).collect();
-    remarks.extend(measurement.runs.iter().filter_map(busy));
-    remarks.extend(measurement.runs.iter().filter_map(miscounted));
+    let mut remarks: Vec<String> = generator::remarks(measurement).collect();
+    remarks.extend(miscounted(&measurement.runs));
     remarks.extend(few(measurement));
     if let Some(reason) = &measurement.interrupted {
         remarks.push(format!(
@@ -28,45 +18,6 @@ pub(crate) fn of(measurement: &Measurement) -> Vec<String> {
     remarks
 }
 
-/// When the generator, not the server, made requests wait.
-fn late(run: &Run) -> Option<String> {
-    let (lag, latency) = (&run.send_lag, &run.latency);
-    let notable = lag.p99 > NOTABLE_LAG_MICROS && lag.p99 > NOTABLE_LAG_SHARE * latency.p99;
-    notable.then(|| {
-        format!(
-            "{}: requests left up to {} late (99th percentile; at most {}), which is {} of the p99 latency: the \
-             generator was short of processor time, and its figures say less about the server.",
-            run_name(run),
-            units::duration(lag.p99),
-            units::duration(lag.max),
-            if latency.p99 > 0.0 { units::percent(lag.p99 / latency.p99) } else { "all".to_owned() },
-        )
-    })
-}
-
-/// When the generator had no time left, or waited for a processor that something else had.
-fn busy(run: &Run) -> Option<String> {
-    let above = |share: Option<f64>, limit| share.filter(|share| *share > limit).map(units::percent);
-    let busy = above(run.generator_busy, NOTABLE_BUSY);
-    let waiting = above(run.generator_waiting, NOTABLE_WAITING);
-    let what = match (busy, waiting) {
-        (None, None) => return None,
-        (Some(busy), None) => format!("a thread of the generator was busy {busy} of the time"),
-        (None, Some(waiting)) => {
-            format!("a thread of the generator waited {waiting} of the time for a processor that others had")
-        }
-        (Some(busy), Some(waiting)) => format!(
-            "a thread of the generator was busy {busy} of the time, and waited {waiting} for a processor that others \
-             had"
-        ),
-    };
-    Some(format!(
-        "{}: {what}: the rate may be the generator's limit, and latency has its waits; give it more --threads, or \
-         processors of its own.",
-        run_name(run)
-    ))
-}
-
 /// When runs have too few answers for the percentiles they are judged by.
 fn few(measurement: &Measurement) -> Option<String> {
     let needed = |run: &Run| {
@@ -75,34 +26,63 @@ fn few(measurement: &Measurement) -> Option<String> {
     };
     let few = measurement.runs.iter().filter(|run| needed(run) > Some(run.latency.count));
     let fewest = few.clone().min_by_key(|run| run.latency.count)?;
-    Some(format!(
-        "{} of {} runs have fewer answers than the percentiles of the objectives need, which is {} (ten beyond the \
-         percentile): {} has {}. Their figures may be chance; measure longer with --duration.",
-        few.count(),
-        measurement.runs.len(),
-        units::count(needed(fewest).unwrap_or_default()),
-        run_name(fewest),
-        units::count(fewest.latency.count),
-    ))
+    let (needed, has) = (needed(fewest).unwrap_or_default(), fewest.latency.count);
+    let (needed, has, fewest) = (units::count(needed), units::count(has), run_name(fewest));
+    let why = "than the percentiles of the objectives need";
+    Some(match few.count() {
+        1 => format!(
+            "{fewest} has fewer answers {why}: {has}, not {needed} (ten beyond the percentile). Its figures may be \
+             chance; measure longer with --duration."
+        ),
+        count => format!(
+            "{count} of {} runs have fewer answers {why}, which is {needed} (ten beyond the percentile): {fewest} has \
+             {has}. Their figures may be chance; measure longer with --duration.",
+            measurement.runs.len(),
+        ),
+    })
 }
 
 /// When the server counted far fewer requests than were answered: another server answered them.
-fn miscounted(run: &Run) -> Option<String> {
-    let models = &run.server.as_ref()?.models;
-    let counted: u64 = models.values().map(|model| model.requests + model.failures).sum();
-    // In the measured time, as the server's counters are read then.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of requests")]
-    let answered = (run.requests_per_second * run.seconds).round() as u64;
-    let few = !models.is_empty() && units::share(counted, answered) < 0.9 && answered >= 100;
-    few.then(|| {
+fn miscounted(runs: &[Run]) -> Option<String> {
+    let miscounted: Vec<&Run> = runs.iter().filter(|run| counts(run).is_some_and(few_counted)).collect();
+    let counts: Vec<(u64, u64)> = miscounted.iter().filter_map(|run| counts(run)).collect();
+    let sum = |of: fn(&(u64, u64)) -> u64| units::count(counts.iter().map(of).sum());
+    (!miscounted.is_empty()).then(|| {
         format!(
             "{}: {} requests were answered, but the server's statistics count {}: several servers may share the \
              address, and then the server's figures are those of one of them.",
-            run_name(run),
-            units::count(answered),
-            units::count(counted),
+            names(&miscounted, runs),
+            sum(|(answered, _)| *answered),
+            sum(|(_, counted)| *counted),
         )
     })
+}
+
+/// Requests that were answered in the measured time, and those that the server counted in it, when it tells.
+fn counts(run: &Run) -> Option<(u64, u64)> {
+    let models = &run.server.as_ref()?.models;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of requests")]
+    let answered = (run.requests_per_second * run.seconds).round() as u64;
+    let counted = models.values().map(|model| model.requests + model.failures).sum();
+    (!models.is_empty()).then_some((answered, counted))
+}
+
+fn few_counted((answered, counted): (u64, u64)) -> bool {
+    units::share(counted, answered) < 0.9 && answered >= 100
+}
+
+/// The runs concerned, of all: the name of the only one, else how many, and at which loads.
+pub(super) fn names(concerned: &[&Run], all: &[Run]) -> String {
+    match concerned {
+        [only] => run_name(only),
+        _ => {
+            let mut names: Vec<String> = concerned.iter().map(|run| units::load(&run.load)).collect();
+            // Repeats follow each other.
+            names.dedup();
+            let which = if concerned.len() == all.len() { "all" } else { &format!("{} of", concerned.len()) };
+            format!("{which} {} runs ({})", all.len(), units::some_of(&names))
+        }
+    }
 }
 
 /// A run's load, and its repeat when it is not the first.
@@ -145,29 +125,6 @@ mod tests {
     use crate::report::sample;
 
     #[test]
-    fn lateness_is_worth_a_remark_when_it_could_change_the_picture() {
-        let mut run = sample::run(&sample::closed(8), 1);
-        run.latency.p99 = 5_000.0;
-        run.send_lag.p99 = 400.0;
-        assert_eq!(late(&run), None, "8 % of the latency");
-        run.send_lag.p99 = 600.0;
-        assert!(late(&run).unwrap().starts_with("8 in flight: requests left up to 600 µs late"));
-        (run.latency.p99, run.send_lag.p99) = (500.0, 100.0);
-        assert_eq!(late(&run), None, "a timer's lateness");
-    }
-
-    #[test]
-    fn a_generator_without_time_is_told() {
-        let mut run = sample::run(&sample::closed(8), 1);
-        (run.generator_busy, run.generator_waiting) = (Some(0.79), Some(0.1));
-        assert_eq!(busy(&run), None);
-        run.generator_busy = Some(0.97);
-        assert!(busy(&run).unwrap().contains("busy 97 % of the time: the rate may be the generator's limit"));
-        (run.generator_busy, run.generator_waiting) = (None, Some(0.25));
-        assert!(busy(&run).unwrap().contains("waited 25 % of the time for a processor"));
-    }
-
-    #[test]
     fn runs_that_are_too_short_for_a_percentile_are_told() {
         let mut measurement = sample::sweep(&[1, 8]);
         for run in &mut measurement.runs {
@@ -179,17 +136,24 @@ mod tests {
         assert_eq!(few(&measurement), None);
         measurement.runs[1].latency.count = 9_999;
         let text = few(&measurement).unwrap();
-        assert!(text.starts_with("1 of 2 runs have fewer answers") && text.contains("8 in flight has 9,999"));
+        assert!(
+            text.starts_with("8 in flight has fewer answers") && text.contains("need: 9,999, not 10,000")
+        );
+        measurement.runs[0].latency.count = 9_000;
+        let text = few(&measurement).unwrap();
+        assert!(text.starts_with("2 of 2 runs have fewer answers") && text.contains("1 in flight has 9,000"));
     }
 
     #[test]
-    fn a_server_that_counts_too_little_is_told() {
-        let mut run = sample::run(&sample::closed(8), 1);
-        assert_eq!(miscounted(&run), None);
-        for model in run.server.as_mut().unwrap().models.values_mut() {
-            model.requests /= 2;
+    fn a_server_that_counts_too_little_is_told_once() {
+        let mut runs = sample::sweep(&[4, 8, 16]).runs;
+        assert_eq!(miscounted(&runs), None);
+        for run in &mut runs[1..] {
+            run.server.as_mut().unwrap().models.values_mut().for_each(|model| model.requests /= 2);
         }
-        assert!(miscounted(&run).is_some());
+        let text = miscounted(&runs).unwrap();
+        assert!(text.starts_with("2 of 3 runs (8 in flight and 16 in flight): "), "{text}");
+        assert!(miscounted(&runs[1..2]).unwrap().starts_with("8 in flight: 116,863 requests were answered"));
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(crate) fn of(loads: &[Load], repeats: usize) -> Measurement {
             memory_bytes: 32 << 30,
             system: "Linux 6.1".to_owned(),
             generator: "0.1.0".to_owned(),
+            threads: Some(1),
         },
         target: Target {
             url: "http://localhost:8000".to_owned(),
