@@ -55,6 +55,10 @@ pub(super) fn interval(metric: Metric, change: &Change) -> Option<String> {
 
 fn signed(share: f64) -> String {
     let percent = 100.0 * share;
+    // Two repeats that differ much leave nearly everything possible.
+    if percent > 999.0 {
+        return "over +999".to_owned();
+    }
     let text = if percent.abs() < 99.95 { format!("{percent:+.1}") } else { format!("{percent:+.0}") };
     if text == "-0.0" { "+0.0".to_owned() } else { text }
 }
@@ -93,6 +97,12 @@ mod tests {
     fn repeats_are_compared_with_their_noise() {
         let before = sample::of(&[1, 8].map(sample::closed), 4);
         insta::assert_snapshot!(text(&before, &faster(before.clone())));
+    }
+
+    #[test]
+    fn changes_have_a_sign_and_few_digits() {
+        let shares = [0.0, -0.000_1, 0.123, -0.99, 1.5, 9.99, 1e9];
+        assert_eq!(shares.map(signed), ["+0.0", "+0.0", "+12.3", "-99.0", "+150", "+999", "over +999"]);
     }
 
     #[test]

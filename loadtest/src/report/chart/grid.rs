@@ -34,7 +34,7 @@ pub(crate) fn draw(width: f64, names: &str, columns: &[String], rows: &[Row]) ->
                     title { (row.name) ", " (names) " " (columns[index]) ": " (format!("{:.1} %", 100.0 * share)) }
                 }
                 @if *share >= 0.005 && step >= 34.0 {
-                    text.celltext.strong[*share > 0.3] x=(px(start + step / 2.0 - 1.0)) y=(px(top + 16.0)) text-anchor="middle" {
+                    text.celltext.strong[*share > 0.5] x=(px(start + step / 2.0 - 1.0)) y=(px(top + 16.0)) text-anchor="middle" {
                         (format!("{:.0}%", 100.0 * share))
                     }
                 }

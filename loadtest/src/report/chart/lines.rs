@@ -55,9 +55,9 @@ pub(crate) fn draw(size: Size, name: &str, [x, y]: [&Axis; 2], lines: &[Line]) -
 fn draw_mark((cx, cy): (f64, f64), mark: &Mark, area: &Area) -> Markup {
     let class = if mark.label.is_some() { "dot" } else { "hover" };
     let radius = if mark.label.is_some() { "4" } else { "8" };
-    // Beside the right border a label goes to the left of its point.
-    let at_end = cx > area.right - 40.0;
-    let (anchor, shift) = if at_end { ("end", -8.0) } else { ("start", 8.0) };
+    // A line that rises leaves room to the left of its points; beside the left border there is none.
+    let at_start = cx < area.left + 40.0;
+    let (anchor, shift) = if at_start { ("start", 8.0) } else { ("end", -6.0) };
     html! {
         circle class=(class) cx=(px(cx)) cy=(px(cy)) r=(radius) { title { (mark.title) } }
         @if let Some(label) = &mark.label {

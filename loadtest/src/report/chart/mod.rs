@@ -160,10 +160,17 @@ fn spaced(area: &Area, x: &Axis) -> Vec<f64> {
     ticks
 }
 
+/// How small a drawing is made where the page is narrow: labels of 12 units stay 8 pixels high, one that stands beside
+/// another fits a phone, and a wide one scrolls.
+const SMALLEST: f64 = 0.68;
+
 /// The `svg` element; `name` is read out by screen readers.
 fn svg(size: Size, name: &str, content: &Markup) -> Markup {
     html! {
-        svg viewBox=(format!("0 0 {} {}", size.width, size.height)) role="img" aria-label=(name) { (content) }
+        div.scroll {
+            svg viewBox=(format!("0 0 {} {}", size.width, size.height)) role="img" aria-label=(name)
+                style=(format!("min-width:{:.0}px", SMALLEST * size.width)) { (content) }
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn figure(loads: &[LoadRuns<'_>]) -> Markup {
     }
     let classes = Classes::of(rows.iter().flat_map(|(_, sizes)| sizes.keys().copied()));
     let names: Vec<String> = classes.names();
-    let drawing = if let [(name, sizes)] = rows.as_slice() {
+    let drawing = if let ([(name, sizes)], [_, _, ..]) = (rows.as_slice(), names.as_slice()) {
         one(name, &names, &classes.counts(sizes))
     } else {
         let row = |(name, sizes): &(String, Sizes)| {

@@ -29,7 +29,8 @@ pub(crate) fn facts(measurement: &Measurement) -> Markup {
                 ", volley-load " (machine.generator)
             }
             dt { "Started" } dd { (measurement.started) }
-            dt { "Command" } dd { code { (command(&measurement.command)) } }
+            // Each word by itself: a line is not broken after the dashes of an option.
+            dt { "Command" } dd { code { @for word in command(&measurement.command) { span.word { (word) } " " } } }
         }
     }
 }
@@ -40,16 +41,15 @@ fn precise(bytes: u64) -> f64 {
 }
 
 /// The words of a command line, quoted where a shell needs it.
-fn command(words: &[String]) -> String {
+fn command(words: &[String]) -> impl Iterator<Item = String> {
     let safe = |char: char| char.is_alphanumeric() || "-_=./:,+@%".contains(char);
-    let quoted = words.iter().map(|word| {
+    words.iter().map(move |word| {
         if !word.is_empty() && word.chars().all(safe) {
             word.clone()
         } else {
             format!("'{}'", word.replace('\'', r"'\''"))
         }
-    });
-    quoted.collect::<Vec<_>>().join(" ")
+    })
 }
 
 /// One line a run.
@@ -157,6 +157,7 @@ mod tests {
     #[test]
     fn a_command_can_be_pasted_into_a_shell() {
         let words = ["volley-load", "--model", "my model", "it's", ""].map(str::to_owned);
-        assert_eq!(command(&words), r"volley-load --model 'my model' 'it'\''s' ''");
+        let quoted = ["volley-load", "--model", "'my model'", r"'it'\''s'", "''"];
+        assert_eq!(command(&words).collect::<Vec<_>>(), quoted);
     }
 }

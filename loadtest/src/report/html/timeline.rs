@@ -84,7 +84,9 @@ fn whole_seconds(run: &Run) -> &[Second] {
 }
 
 fn time_axis(runs: &[(Hue, &Run)]) -> Axis {
-    let end = runs.iter().map(|(_, run)| run.seconds);
+    // Answers that are waited for come after the measured time.
+    let last = |run: &Run| whole_seconds(run).last().map_or(0.0, |second| second.at);
+    let end = runs.iter().map(|(_, run)| run.seconds.max(last(run)));
     Axis {
         name: "seconds since the run's start".to_owned(),
         scale: Scale::from_zero(end),
@@ -123,6 +125,14 @@ mod tests {
         let points = [(0.0, 0.0), (1.0, 5.0), (2.0, 6.0), (3.0, 0.0), (4.0, 0.0), (5.0, 7.0)];
         assert_eq!(unbroken(&points), [&points[1..3], &points[5..]]);
         assert!(unbroken(&points[3..5]).is_empty());
+    }
+
+    #[test]
+    fn answers_that_are_waited_for_have_room_on_the_axis() {
+        let mut run = sample::run(&sample::closed(1), 1);
+        run.seconds = 10.0;
+        let scale = time_axis(&[(Hue::of(0, 1), &run)]).scale;
+        assert!(scale.part(18.0) < scale.part(19.0), "{scale:?}");
     }
 
     #[test]
