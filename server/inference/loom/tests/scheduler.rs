@@ -214,7 +214,7 @@ fn a_held_scheduler_starts_with_the_last_that_it_is_held_for() {
 fn bring_and_run(scheduler: &Numbers, number: u64, runs: usize) -> Vec<u64> {
     let (queued, shape) = (Instant::now(), ShapeKey::new());
     let waiting = Waiting { rows: 1, size: 1, shape, level: 0, queued, deadline: None, request: number };
-    let (_, tell) = scheduler.push(waiting).unwrap();
+    let (_, tell) = scheduler.push(waiting).expect("there is room");
     let mut batch = Batch::default();
     if tell {
         scheduler.told();
