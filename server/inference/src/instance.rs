@@ -86,10 +86,11 @@ impl Engine {
 
     /// Runs what waits on this thread, while that takes less time than to wake the thread of an instance.
     fn run_here_if_brief(&self) {
-        let Some(mut worker) = self.workers.iter().find_map(|worker| worker.try_lock()) else { return };
+        let mut idle = self.workers.iter().filter_map(|worker| worker.try_lock());
+        let Some(mut worker) = idle.find(|worker| !worker.retired) else { return };
         let began = Instant::now();
         for _ in 0..MOST_RUNS_HERE {
-            if worker.retired || !self.is_brief() || !worker.serve_once(self) || began.elapsed() > BRIEF {
+            if !self.is_brief() || !worker.serve_once(self) || worker.retired || began.elapsed() > BRIEF {
                 break;
             }
         }

@@ -39,7 +39,7 @@ pub(super) async fn infer(
     app.expect_ready(&name, version)?;
     let in_place = header_length.filter(|_| encoding.is_none());
     let held = app.request_memory.hold(); // until this is answered
-    let mut body = body::read(exchange.request.body_mut(), in_place, limits, &held).await?;
+    let mut body = body::read(exchange.begin_body(), in_place, limits, &held).await?;
     if let Some(encoding) = encoding {
         body = body::decompress(body, encoding, limits, &held).await?;
     }

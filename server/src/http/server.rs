@@ -67,7 +67,8 @@ impl hyper::service::Service<Request<Incoming>> for HttpService {
     type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut exchange = Exchange { request, arrived: Instant::now(), request_id: None, version: None };
+        let mut exchange =
+            Exchange { request, arrived: Instant::now(), request_id: None, version: None, begun: false };
         let service = self.clone();
         // What is handed from one future to the next by value is copied each time: the exchange stays in this one.
         Box::pin(async move {
@@ -87,9 +88,17 @@ pub(super) struct Exchange {
     pub(super) request_id: Option<RequestId>,
     /// The version that answered, for the access line.
     pub(super) version: Option<u64>,
+    /// A handler has begun to read the body.
+    begun: bool,
 }
 
 impl Exchange {
+    /// The body, to be read.
+    pub(super) fn begin_body(&mut self) -> &mut Incoming {
+        self.begun = true;
+        self.request.body_mut()
+    }
+
     pub(super) fn header(&self, name: &HeaderName) -> Option<&str> {
         self.request.headers().get(name)?.to_str().ok()
     }
@@ -131,7 +140,8 @@ impl HttpService {
                 answer.headers_mut().insert(REQUEST_ID, id);
             }
         }
-        unread::settle(&mut exchange.request, bytes_in, &mut answer, limits(&self.app)).await;
+        let (limits, readiness) = (limits(&self.app), &self.app.readiness);
+        unread::settle(&mut exchange.request, exchange.begun, &mut answer, limits, readiness).await;
         if exchange.request.version() < Version::HTTP_2 && self.app.readiness.stage() == Stage::Stopping {
             // The client sends its next request elsewhere before the connection is closed.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -212,7 +222,7 @@ impl HttpService {
 
     /// The body as a JSON object; none is an empty one.
     async fn json_body(&self, exchange: &mut Exchange) -> Result<Value, InferError> {
-        let incoming = exchange.request.body_mut();
+        let incoming = exchange.begin_body();
         let limits = BodyLimits { size: SizeLimit::CONTROL, ..limits(&self.app) };
         let bytes = body::read(incoming, None, limits, &self.app.request_memory.hold()).await?;
         if bytes.is_empty() {

@@ -219,3 +219,65 @@ fn who_is_refused_for_memory_while_sending_gets_the_answer_and_keeps_the_connect
     assert_eq!(connection.post(INFER, "", SMALL_REQUEST).status, 200);
     wait_until("what they took is given back", || server.metric("volley_request_memory_bytes") == Some(0.0));
 }
+
+/// As [`post`], in chunks.
+fn post_chunked(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: test\r\n{headers}Transfer-Encoding: chunked\r\n\r\n");
+    let chunk = |chunk: &[u8]| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat();
+    let chunks: Vec<u8> = body.chunks(60_000).flat_map(chunk).collect();
+    [head.as_bytes(), &chunks, b"0\r\n\r\n"].concat()
+}
+
+#[test]
+fn who_is_refused_while_sending_chunks_gets_the_answer_and_keeps_the_connection() {
+    let server = Setup::over(&samples()).option("--max-request-memory=1000000").start();
+    let large = vec![b' '; 40 << 20];
+    let mut connection = server.connect();
+    connection.send(post_chunked(INFER, "", &large));
+    connection.answer().refuses(503, &["--max-request-memory"]);
+    connection.send(post_chunked("/v2/models/nobody/infer", "", &large));
+    connection.answer().refuses(404, &["nobody"]);
+    connection.send(post_chunked(INFER, "Expect: 100-continue\r\n", SMALL_REQUEST.as_bytes()));
+    assert_eq!(connection.answer().status, 100);
+    let answer = connection.answer();
+    assert_eq!((answer.status, answer.header("connection")), (200, None));
+    assert_eq!(connection.post(INFER, "", SMALL_REQUEST).status, 200);
+}
+
+/// What nobody has begun to read is not asked for, and may be without end.
+#[test]
+fn who_waits_with_chunks_for_a_word_is_refused_without_one() {
+    let server = Setup::over(&samples()).start();
+    let mut connection = server.connect();
+    connection.send(
+        "POST /v2/models/nobody/infer HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\
+         Expect: 100-continue\r\n\r\n",
+    );
+    let answer = connection.answer();
+    answer.refuses(404, &["nobody"]);
+    assert_eq!(answer.header("connection"), Some("close"));
+    is_given_up(&server, connection);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_body_that_is_forgotten() {
+    let server = Setup::over(&samples()).start();
+    let mut connection = server.connect();
+    let request = post("/v2/models/nobody/infer", "", &[b' '; 60 << 20]);
+    // More than the sockets hold: it is being forgotten.
+    let (begin, rest) = request.split_at(20 << 20);
+    connection.send(begin);
+    server.terminate();
+    connection.stream().set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let started = Instant::now();
+    // As fast as who means to send it all.
+    for piece in rest.chunks(16 << 10) {
+        if connection.stream().peek(&mut [0]).is_ok() {
+            break;
+        }
+        connection.send(piece);
+    }
+    connection.answer().refuses(404, &["nobody"]);
+    assert!(started.elapsed() < GIVEN_UP, "it took {:?}", started.elapsed());
+    assert_eq!(server.wait_for_the_end().code, Some(0));
+}

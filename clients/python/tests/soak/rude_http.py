@@ -129,7 +129,7 @@ class RudeHttp(Crowd):
         connection.close()
 
     async def in_chunks(self):
-        """Sends a body whose length nobody knows before: a short one, since a refusal within it may get lost."""
+        """Sends a body whose length nobody knows before."""
         connection, question = await self._open(), self.questions.streamed()
         content, _ = over_http.body(question, False, False)
         connection.send(over_http.head(question, ["Transfer-Encoding: chunked"]))
