@@ -136,9 +136,9 @@ class Connection(asyncio.Protocol):
     async def answer(self):
         """The status, the head and the body of the next answer."""
         self._waiting = asyncio.get_running_loop().create_future()
-        if self._lost.done():
+        self._look()  # it may have come before the connection ended
+        if self._lost.done() and not self._waiting.done():
             raise Closed(str(self._lost.result()))
-        self._look()
         return await self._waiting
 
     async def ask(self, data):
