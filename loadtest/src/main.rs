@@ -9,6 +9,7 @@ mod args;
 mod arrivals;
 mod clock;
 mod compare;
+mod distinct;
 mod errors;
 mod expect;
 mod input;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::args::{ExtentArgs, LoadArgs, OutputArgs, ShapeArgs, Spacing, Span};
+use crate::args::{ExtentArgs, LoadArgs, ShapeArgs, Spacing, Span};
 use crate::arrivals::Pattern;
+use crate::distinct::distinct;
 use crate::load::{Mode, Spec};
 use crate::measurement::{Arrivals, Load};
 use crate::search::HIGHEST_RATE;
@@ -44,7 +45,7 @@ impl Plan {
         let (shape, extent) = (&args.shape, &args.extent);
         ensure!(extent.timeout > Duration::ZERO, "--timeout 0 leaves no time to answer");
         ensure!(extent.duration != Some(Duration::ZERO), "--duration 0 leaves nothing to measure");
-        distinct(&args.output)?;
+        distinct_files(args)?;
         effective(args)?;
         if let Some(bounds) = &shape.find_rate {
             let bounds = bounds.as_ref().map(|span| pair(span, "--find-rate", "LOW:HIGH")).transpose()?;
@@ -110,14 +111,16 @@ fn effective(args: &LoadArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Results that would overwrite each other are refused.
-fn distinct(output: &OutputArgs) -> anyhow::Result<()> {
-    let files = [("--json", &output.json), ("--csv", &output.csv), ("--html", &output.html)];
-    for (at, (option, file)) in files.iter().enumerate() {
-        let same = files[at + 1..].iter().find(|(_, other)| file.is_some() && file == other);
-        ensure!(same.is_none(), "{option} and {} are the same file", same.map_or("", |(other, _)| other));
-    }
-    Ok(())
+/// Results that would overwrite each other, or what is read, are refused.
+fn distinct_files(args: &LoadArgs) -> anyhow::Result<()> {
+    let output = &args.output;
+    let written = [("--json", &output.json), ("--csv", &output.csv), ("--html", &output.html)];
+    let written: Vec<_> =
+        written.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?))).collect();
+    let inputs = args.input.input.iter().map(|file| ("--input", file.path.as_path()));
+    let expected = args.check.expect.iter().map(|file| ("--expect", file.path.as_path()));
+    let trace = args.shape.trace.iter().map(|path| ("--trace", path.as_path()));
+    distinct(&written, &inputs.chain(expected).chain(trace).collect::<Vec<_>>())
 }
 
 /// An open loop at `rate`.
@@ -277,7 +280,10 @@ mod tests {
             ("--rate 1 --trace-speed 2", "--trace-speed is for --trace"),
             ("--connections 4", "--connections is for gRPC"),
             ("--rate 0.1 -d 1s", "no request is due in 1 s at 0.1/s"),
-            ("--json a --html b --csv a", "--json and --csv are the same file"),
+            ("--json a --html b --csv a", "--json and --csv are the same file, a"),
+            ("--input x=a.npy --json ./a.npy", "--json and --input are the same file, ./a.npy"),
+            ("--expect y=a.npy --html a.npy", "--html and --expect are the same file"),
+            ("--trace t.csv --csv t.csv", "--csv and --trace are the same file"),
             ("--trace no/such", "cannot read no/such"),
         ] {
             let error = plan(text).unwrap_err();

@@ -17,6 +17,7 @@ use anyhow::Context;
 use self::comparison::Comparison;
 use self::figure::Verdict;
 use self::page::Side;
+use crate::distinct::distinct;
 use crate::report::{json, units};
 use crate::usage;
 
@@ -45,6 +46,8 @@ const WORSE: u8 = 3;
 /// # Errors
 /// When a file cannot be read or written, or the measurements have no load in common.
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
+    let page = args.html.iter().map(|path| ("--html", path.as_path())).collect::<Vec<_>>();
+    distinct(&page, &[("A.json", &args.before), ("B.json", &args.after)]).map_err(usage::bad)?;
     let read = |path| json::read(path).map_err(usage::bad);
     let (before, after) = (read(&args.before)?, read(&args.after)?);
     let comparison = Comparison::of(&before, &after);
@@ -112,6 +115,9 @@ mod tests {
         };
         assert_eq!(run(&args).unwrap(), ExitCode::SUCCESS);
         assert!(fs::read_to_string(path("c.html")).unwrap().contains("<h1>a and b</h1>"));
+        args.html = Some(path("b.json"));
+        let error = run(&args).unwrap_err();
+        assert!(usage::is_bad(&error) && error.to_string().starts_with("--html and B.json are"), "{error}");
         args.html = Some(path("no/such/c.html"));
         let error = run(&args).unwrap_err();
         assert!(usage::is_bad(&error) && error.to_string().starts_with("--html: cannot write "), "{error}");
