@@ -108,6 +108,8 @@ pub(super) enum Evidence {
     Repeats,
     /// The seconds of single runs: what differs from run to run is not seen.
     Seconds,
+    /// One side has no right answer at all, and the other has some: no noise explains that.
+    Silence,
     Nothing,
 }
 
@@ -148,8 +150,14 @@ impl Figure {
                 let requests = before.iter().chain(after).map(|run| run.requests + run.unanswered).min();
                 return Some(difference(&a, &b, (second - first, requests.unwrap_or_default())));
             }
-            (first > 0.0 && second > 0.0)
-                .then(|| ratio(metric, [before, after], [&a, &b], (second / first).ln()))
+            match metric {
+                _ if first > 0.0 && second > 0.0 => {
+                    Some(ratio(metric, [before, after], [&a, &b], (second / first).ln()))
+                }
+                Metric::Rate if first > 0.0 => Some(silence(-1.0)),
+                Metric::Rate if second > 0.0 => Some(silence(f64::INFINITY)),
+                _ => None,
+            }
         });
         Figure { metric, before: first, after: second, change }
     }
@@ -158,6 +166,13 @@ impl Figure {
     pub(super) fn verdict(&self) -> Verdict {
         let Some(change) = &self.change else { return Verdict::Unknown };
         match change.interval {
+            None if change.evidence == Evidence::Silence => {
+                if (change.amount > 0.0) == self.metric.more_is_better() {
+                    Verdict::Better
+                } else {
+                    Verdict::Worse
+                }
+            }
             None if change.amount == 0.0 => Verdict::WithinNoise,
             None => Verdict::Unknown,
             Some((low, high)) if low <= 0.0 && high >= 0.0 => Verdict::WithinNoise,
@@ -170,8 +185,18 @@ impl Figure {
 /// Of shares of at least so many requests, of which one more or fewer is the least that can be told.
 fn difference(before: &[f64], after: &[f64], (amount, requests): (f64, u64)) -> Change {
     let interval = welch(before, after, units::share(1, requests)).map(|found| (found.low, found.high));
-    let evidence = if interval.is_some() { Evidence::Repeats } else { Evidence::Nothing };
+    let all_failed = |shares: &[f64]| shares.iter().all(|share| *share >= 1.0);
+    let evidence = match interval {
+        Some(_) => Evidence::Repeats,
+        None if all_failed(before) != all_failed(after) => Evidence::Silence,
+        None => Evidence::Nothing,
+    };
     Change { amount, interval, evidence }
+}
+
+/// Of a side without a right answer and one with some.
+fn silence(amount: f64) -> Change {
+    Change { amount, interval: None, evidence: Evidence::Silence }
 }
 
 /// Compared by logarithms, whose differences are ratios: twice as fast and half as fast are as far from equal.
@@ -246,6 +271,24 @@ mod tests {
             assert!((found - expected).abs() < 1e-8, "{found}, not {expected}");
         }
         assert_eq!((change.evidence, found.verdict()), (Evidence::Repeats, Verdict::Worse));
+    }
+
+    /// However short the runs, and however often they were repeated.
+    #[test]
+    fn a_side_that_answers_nothing_is_worse() {
+        for repeats in [1, 3] {
+            let answering = runs(&vec![100.0; repeats]);
+            let mut silent = runs(&vec![0.0; repeats]);
+            for run in &mut silent {
+                run.errors = [("status 500".to_owned(), run.requests)].into();
+            }
+            for metric in [Metric::Rate, Metric::Errors] {
+                let verdict = |before, after| figure(metric, before, after).verdict();
+                assert_eq!(verdict(&answering, &silent), Verdict::Worse, "{metric:?}, {repeats} repeats");
+                assert_eq!(verdict(&silent, &answering), Verdict::Better, "{metric:?}, {repeats} repeats");
+                assert_ne!(verdict(&silent, &silent), Verdict::Worse);
+            }
+        }
     }
 
     #[test]
