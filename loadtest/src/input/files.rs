@@ -148,7 +148,11 @@ fn bodies(path: &Path) -> anyhow::Result<Option<Vec<Bytes>>> {
         }
     };
     if is(path, &["json"]) {
-        return Ok(request(&text(path)?)?.map(|body| vec![body]));
+        let named = path.display();
+        let body = request(&text(path)?)?.with_context(|| {
+            format!("{named} holds no V2 request; write {{\"inputs\":[...]}}, or NAME={named} for the elements of an input")
+        })?;
+        return Ok(Some(vec![body]));
     }
     if !is(path, &["jsonl"]) {
         return Ok(None);
@@ -185,6 +189,8 @@ fn read(
         content.tensor(path, Wanted { model, input }, sources.scale)
     };
     let items = items.iter().map(tensor).collect::<anyhow::Result<Vec<_>>>()?;
+    let empty = items.iter().any(|item| item.shape.contains(&0));
+    ensure!(!empty, "{}: it has no elements", named());
     let batch = usize::try_from(sources.batch.unwrap_or(1)).context("--batch is negative")?;
     ensure!(
         items.len().is_multiple_of(batch) || batch == 1,

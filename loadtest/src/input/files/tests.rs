@@ -74,6 +74,7 @@ fn whole_requests_are_kept_as_they_are() {
         ("b.jsonl", b"{\"inputs\":[]}\n\n{\"inputs\":[1]}\n"),
         ("c.jsonl", b"[1]\n"),
         ("d.json", b"{}"),
+        ("e.json", b"[]"),
     ]);
     let bodies = |files: &[&str]| {
         read(&folder, files, None, None).map(|contents| {
@@ -90,6 +91,7 @@ fn whole_requests_are_kept_as_they_are() {
     assert_eq!(bodies(&["b.jsonl"]).unwrap(), [r#"{"inputs":[]}"#, r#"{"inputs":[1]}"#]);
     assert!(bodies(&["c.jsonl"]).unwrap_err().contains("is no V2 request"));
     assert!(bodies(&["d.json"]).unwrap_err().contains("without \"inputs\""));
+    assert!(bodies(&["e.json"]).unwrap_err().contains("e.json holds no V2 request; write {\"inputs\""));
     assert!(bodies(&["none.json"]).unwrap_err().contains("cannot read"));
 }
 
