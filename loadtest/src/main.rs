@@ -26,6 +26,7 @@ mod report;
 mod search;
 mod server_side;
 mod session;
+mod signals;
 mod slo;
 mod stop;
 mod target;
@@ -38,11 +39,10 @@ mod workload;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Parser;
 use mimalloc::MiMalloc;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use crate::args::{Cli, Command, LoadArgs};
@@ -98,7 +98,7 @@ fn measure(args: &LoadArgs, plan: Plan) -> anyhow::Result<ExitCode> {
 /// One measurement from the first look at the server to the files.
 fn measured(args: &LoadArgs, plan: Plan, control: &Runtime) -> anyhow::Result<ExitCode> {
     let stop = Stop::default();
-    watch_signals(stop.clone())?;
+    signals::watch(stop.clone())?;
     let mut outputs = Outputs::open(&args.output).map_err(usage::bad)?;
     let progress = Progress::new(args.output.quiet);
     let target = control.block_on(stop.unless(Target::find(args)))??;
@@ -126,31 +126,6 @@ fn measured(args: &LoadArgs, plan: Plan, control: &Runtime) -> anyhow::Result<Ex
 fn probe_target(target: &Target, args: &LoadArgs) -> ProbeTarget {
     let models = args.target.model.iter().map(|model| model.name.clone()).collect();
     ProbeTarget { url: target.url.clone(), grpc: !args.target.protocol.is_http(), models }
-}
-
-/// The first signal ends the measurement with the figures so far, the second at once.
-fn watch_signals(stop: Stop) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Before the thread runs: a signal that comes first would end the program without a word.
-    let (mut interrupt, mut terminate) = {
-        let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    let wait = async move {
-        for time in 0.. {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if time > 0 {
-                std::process::exit(130);
-            }
-            stop.set("interrupted by a signal");
-        }
-    };
-    let thread = std::thread::Builder::new().name("signals".to_owned());
-    thread.spawn(move || runtime.block_on(wait)).context("cannot start a thread")?;
-    Ok(())
 }
 
 /// The exit status, with a line for what makes it one.

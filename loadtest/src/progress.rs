@@ -1,6 +1,6 @@
 //! What is seen while a load runs: a line that changes on a terminal, else a line for each run.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -69,7 +69,7 @@ impl Progress {
             return;
         }
         let latency = &run.latency;
-        eprintln!(
+        tell(&format!(
             "{}: {} req/s in {:.1} s, p50 {}, p99 {}, errors {}",
             units::load(&run.load),
             units::number(run.requests_per_second),
@@ -77,16 +77,21 @@ impl Progress {
             units::duration(latency.p50),
             units::duration(latency.p99),
             units::percent(error_share(run)),
-        );
+        ));
     }
 
     /// Something to know before the measurement goes on.
     pub(crate) fn remark(&self, text: &str) {
         if !self.quiet {
             // It may have a server's words.
-            eprintln!("{}", units::plain(text, LONGEST_REMARK));
+            tell(&units::plain(text, LONGEST_REMARK));
         }
     }
+}
+
+/// Writes a line. The terminal may be gone, and the measurement goes on without it.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 impl RunProgress {
@@ -99,7 +104,7 @@ impl RunProgress {
         let (connected, all) = (units::count(connected as u64), units::count(self.connections as u64));
         let message = format!("{}: {connected} of {all} connections are open", self.name);
         if self.line.is_hidden() {
-            eprintln!("{message}");
+            tell(&message);
         } else {
             self.line.set_message(message);
         }
