@@ -255,4 +255,7 @@ pub(crate) struct FoundRate {
     pub(crate) missed_at: Option<f64>,
     /// Runs at each rate, by majority.
     pub(crate) repeats: usize,
+    /// The search ended before it knew: the rates are those so far.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) cut_off: bool,
 }

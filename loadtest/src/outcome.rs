@@ -117,7 +117,8 @@ pub(crate) fn run(
         server: None,
         objectives: Vec::new(),
     };
-    if let Some(objectives) = objectives {
+    // A part of a run is not what the objectives are on.
+    if let Some(objectives) = objectives.filter(|_| window.whole) {
         let facts =
             Facts { latency: &latency, errors: error_share(&run), throughput: run.requests_per_second };
         run.objectives = objectives.judge(&facts);

@@ -301,24 +301,38 @@ fn a_signal_ends_the_count_of_what_was_never_sent() {
 #[test]
 fn an_interrupted_run_keeps_its_figures() {
     static SEEN: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+    keeps_its_figures(&SEEN, Signal::INT);
+}
+
+/// So does the end of the terminal.
+#[test]
+fn a_run_whose_terminal_is_gone_keeps_its_figures() {
+    static SEEN: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+    keeps_its_figures(&SEEN, Signal::HUP);
+}
+
+#[track_caller]
+fn keeps_its_figures(seen: &'static (Mutex<u64>, Condvar), sent: Signal) {
     let server = Server::start(|n| {
-        *SEEN.0.lock().unwrap() = n;
-        SEEN.1.notify_all();
+        *seen.0.lock().unwrap() = n;
+        seen.1.notify_all();
         right()
     });
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("out.json");
-    let mut command = command(&format!("--model m --url {} -c 2 -d 1h --warmup 0", server.url));
+    let mut command = command(&format!("--model m --url {} -c 2 -d 1h --warmup 0 --slo p99<1s", server.url));
     command.arg("--json").arg(&json);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
-    drop(SEEN.1.wait_while(SEEN.0.lock().unwrap(), |seen| *seen < 500).unwrap());
+    drop(seen.1.wait_while(seen.0.lock().unwrap(), |seen| *seen < 500).unwrap());
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    kill_process(pid, Signal::INT).unwrap();
+    kill_process(pid, sent).unwrap();
     let ran = server::ran(child.wait_with_output().unwrap(), &json);
     assert_eq!(ran.status, 1);
     assert!(ran.err.contains("ended early: interrupted by a signal"), "{}", ran.err);
     assert!(ran.figure("/requests") > 100.0);
+    assert!(ran.json["runs"][0].get("objectives").is_none(), "{}", ran.json);
+    assert!(ran.out.contains("its last run may be partial, and then"), "{}", ran.out);
     assert_eq!(ran.errors(), []);
     assert!(ran.figure("/seconds") < 600.0 && ran.figure("/requests_per_second") > 1.0);
     assert!(ran.out.contains("req/s"), "{}", ran.out);

@@ -99,6 +99,7 @@ mod tests {
     fn searches_are_told_to_measure_a_rate() {
         let mut before = open(&[100.0, 200.0], &Arrivals::Constant);
         before.found = Some(FoundRate {
+            cut_off: false,
             objective: "p99<1s".to_owned(),
             rate: Some(150.4),
             missed_at: None,

@@ -9,9 +9,12 @@ pub(crate) fn of(measurement: &Measurement) -> Vec<String> {
     let mut remarks: Vec<String> = generator::remarks(measurement).collect();
     remarks.extend(miscounted(&measurement.runs));
     remarks.extend(few(measurement));
+    remarks.extend(late(&measurement.runs));
     if let Some(reason) = &measurement.interrupted {
+        let judged = measurement.command.iter().any(|word| word.starts_with("--slo"));
+        let judged = if judged { ", and then is not judged by its objectives" } else { "" };
         remarks.push(format!(
-            "The measurement ended early ({}); its last run may be partial.",
+            "The measurement ended early ({}); its last run may be partial{judged}.",
             units::plain(reason, 200)
         ));
     }
@@ -39,6 +42,18 @@ fn few(measurement: &Measurement) -> Option<String> {
              {has}. Their figures may be chance; measure longer with --duration.",
             measurement.runs.len(),
         ),
+    })
+}
+
+/// When runs have right answers, and all of them came after the measured time.
+fn late(runs: &[Run]) -> Option<String> {
+    let late = |run: &&Run| run.requests_per_second <= 0.0 && run.requests > run.failed();
+    let late: Vec<&Run> = runs.iter().filter(late).collect();
+    (!late.is_empty()).then(|| {
+        format!(
+            "{}: nothing was answered within the measured time, only after it; measure longer with --duration.",
+            names(&late, runs)
+        )
     })
 }
 
@@ -101,6 +116,13 @@ pub(crate) fn found(found: &FoundRate) -> String {
         repeats => format!("the majority of {repeats} runs at each rate"),
     };
     let rate = |rate| format!("{}/s", units::short(rate));
+    if found.cut_off {
+        let met =
+            found.rate.map_or_else(|| "no rate met it yet".to_owned(), |met| format!("{} met it", rate(met)));
+        let missed =
+            found.missed_at.map(|missed| format!(", {} missed it", rate(missed))).unwrap_or_default();
+        return format!("{objective}: {met}{missed}; the search was cut off before it was done.");
+    }
     match (found.rate, found.missed_at) {
         (Some(met), Some(missed)) => {
             format!("{objective} holds up to {}, and not at {} ({decided}).", rate(met), rate(missed))
@@ -145,6 +167,17 @@ mod tests {
     }
 
     #[test]
+    fn answers_that_all_come_late_are_told() {
+        let mut runs = sample::sweep(&[4, 8]).runs;
+        assert_eq!(late(&runs), None);
+        runs[1].requests_per_second = 0.0;
+        let text = late(&runs).unwrap();
+        assert!(text.starts_with("8 in flight: nothing was answered within the measured time"), "{text}");
+        // It has no answers at all, which is an error of its own.
+        assert_eq!(late(&sample::errors_only().runs), None);
+    }
+
+    #[test]
     fn a_server_that_counts_too_little_is_told_once() {
         let mut runs = sample::sweep(&[4, 8, 16]).runs;
         assert_eq!(miscounted(&runs), None);
@@ -163,10 +196,17 @@ mod tests {
             rate: Some(850.0),
             missed_at: Some(900.0),
             repeats: 3,
+            cut_off: false,
         };
         let text = "p99 < 10ms holds up to 850/s, and not at 900/s (the majority of 3 runs at each rate).";
         assert_eq!(found(&rate), text);
         rate.rate = None;
         assert!(found(&rate).contains("does not hold even at 900/s"));
+        rate.cut_off = true;
+        let text =
+            "p99 < 10ms: no rate met it yet, 900/s missed it; the search was cut off before it was done.";
+        assert_eq!(found(&rate), text);
+        (rate.rate, rate.missed_at) = (Some(100.0), None);
+        assert!(found(&rate).starts_with("p99 < 10ms: 100/s met it; the search was cut off"));
     }
 }

@@ -222,6 +222,7 @@ mod tests {
             rate: Some(1000.0),
             missed_at: Some(1500.0),
             repeats: 1,
+            cut_off: false,
         });
         insta::assert_snapshot!(table(&measurement));
     }

@@ -21,7 +21,7 @@ impl Session<'_> {
     pub(super) fn search(&self, mut search: Search, measurement: &mut Measurement) -> anyhow::Result<()> {
         let repeats = usize::from(self.args.extent.repeats);
         let rest = Rest::of((0..LONE_REQUESTS).filter_map(|_| self.lone_request()).collect());
-        while let Step::Try(rate) = search.next() {
+        'search: while let Step::Try(rate) = search.next() {
             let planned = self.planned(rate);
             let mut vote = Vote::new(repeats);
             while vote.decided().is_none() {
@@ -32,7 +32,7 @@ impl Session<'_> {
                 let met = run.objectives.iter().all(|judged| judged.met);
                 measurement.runs.extend(self.begun(run));
                 if self.stop.is_set() {
-                    return Ok(());
+                    break 'search;
                 }
                 vote.cast(met);
             }
@@ -43,6 +43,7 @@ impl Session<'_> {
             rate: search.met(),
             missed_at: search.missed(),
             repeats,
+            cut_off: search.next() != Step::Done,
         });
         Ok(())
     }

@@ -70,8 +70,13 @@ mod tests {
         measurement.target.server = Some(EVIL.to_owned());
         measurement.target.models = [(EVIL.to_owned(), 1.0)].into();
         measurement.interrupted = Some(EVIL.to_owned());
-        measurement.found =
-            Some(FoundRate { objective: EVIL.to_owned(), rate: None, missed_at: Some(1.0), repeats: 1 });
+        measurement.found = Some(FoundRate {
+            objective: EVIL.to_owned(),
+            rate: None,
+            missed_at: Some(1.0),
+            repeats: 1,
+            cut_off: true,
+        });
         let run = &mut measurement.runs[0];
         run.errors.insert(EVIL.to_owned(), 7);
         let side = run.server.as_mut().unwrap().models.remove("digits").unwrap();
@@ -139,6 +144,7 @@ mod tests {
             rate: Some(4000.0),
             missed_at: Some(8000.0),
             repeats: 1,
+            cut_off: false,
         });
         let loads = [1, 2, 4, 8].map(sample::closed);
         vec![
