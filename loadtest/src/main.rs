@@ -108,6 +108,7 @@ fn measured(args: &LoadArgs, plan: Plan, control: &Runtime) -> anyhow::Result<Ex
     LocalSet::new().block_on(control, trying)??;
     let wanted = probe_target(&target, args);
     let probe = control.block_on(stop.unless(Probe::find(&wanted, &args.target.probe)))?;
+    let probe = probe.map_err(|why| usage::bad(anyhow!(why)))?;
     probe.remarks().iter().for_each(|remark| progress.remark(remark));
     let mut measurement = session::measurement(&target, args);
     let session = Session { args, target: &target, probe, progress: &progress, stop: &stop, control };

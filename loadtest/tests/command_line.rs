@@ -123,7 +123,10 @@ fn what_is_no_text_of_prometheus_is_told() {
     let server = Server::start(|_| right());
     let ran = run(&server.url, &format!("-n 10 --warmup 0 --metrics-url {}/text", server.url));
     assert!(ran.err.contains("/text cannot be read: what is there is no text of Prometheus"), "{}", ran.err);
-    assert_eq!(ran.status, 0);
+    assert_eq!((ran.status, ran.out.as_str(), ran.err.lines().count()), (2, "", 1), "{}", ran.err);
+    let ran = run(&server.url, "-n 10 --warmup 0 --quiet --server-pid 1073741823");
+    assert_eq!((ran.status, ran.err.lines().count()), (2, 1), "{}", ran.err);
+    assert!(ran.err.contains("--server-pid: there is no process 1073741823"), "{}", ran.err);
 }
 
 #[test]
@@ -302,6 +305,32 @@ fn a_signal_ends_the_count_of_what_was_never_sent() {
 fn an_interrupted_run_keeps_its_figures() {
     static SEEN: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
     keeps_its_figures(&SEEN, Signal::INT);
+}
+
+/// A search that is ended tells what it knows, and does not judge the run that was cut short.
+#[test]
+fn an_interrupted_search_tells_what_it_knows() {
+    static SEEN: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+    let server = Server::start(|n| {
+        *SEEN.0.lock().unwrap() = n;
+        SEEN.1.notify_all();
+        right()
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("out.json");
+    // Each rate is tried for a second: with some 60 requests answered, the second is under way.
+    let search = "--find-rate 50:60 --slo p50<10s -d 1s --warmup 0";
+    let mut command = command(&format!("--model m --url {} {search}", server.url));
+    command.arg("--json").arg(&json);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    drop(SEEN.1.wait_while(SEEN.0.lock().unwrap(), |seen| *seen < 75).unwrap());
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let ran = server::ran(child.wait_with_output().unwrap(), &json);
+    assert_eq!(ran.status, 1);
+    assert_eq!(ran.json["found"]["cut_off"], true, "{}", ran.json);
+    assert!(ran.out.contains("/s met it; the search was cut off"), "{}", ran.out);
 }
 
 /// So does the end of the terminal.

@@ -1,6 +1,6 @@
 //! What the server itself counts: read before and after a run, told as the difference.
 //!
-//! Nothing here fails. What a server does not tell, or what cannot be read, is left out with a remark.
+//! What a server does not tell, or what cannot be read, is left out with a remark. Only what the user named must be there.
 
 mod difference;
 mod metrics;
@@ -89,7 +89,10 @@ const METRICS_PORT: u16 = 8002;
 
 impl Probe {
     /// Finds out what the server tells. Asks it a few times; must be called inside a Tokio runtime.
-    pub(crate) async fn find(target: &ProbeTarget, args: &ProbeArgs) -> Probe {
+    ///
+    /// # Errors
+    /// When the metrics or the process that the user named cannot be read, in a sentence.
+    pub(crate) async fn find(target: &ProbeTarget, args: &ProbeArgs) -> Result<Probe, String> {
         let mut remarks = Vec::new();
         let models = target.models.clone();
         let statistics = match find_statistics(target).await {
@@ -102,18 +105,17 @@ impl Probe {
         let host = statistics.as_ref().map_or_else(|| target.url.clone(), Client::address);
         let (host, port) = host_and_port(&host, if target.grpc { 8001 } else { 8000 });
         let metrics = match &args.metrics_url {
-            Some(url) => Endpoint::named(url).await.map_err(|remark| remarks.push(remark)).ok(),
+            Some(url) => Some(Endpoint::named(url).await?),
             None => Endpoint::at_default(&host, &models).await,
         };
-        let found = match args.server_pid {
-            Some(pid) => process::of_pid(pid),
-            None => process::listening(&host, port).await,
+        let processes = match args.server_pid {
+            Some(pid) => Some(process::of_pid(pid)?),
+            None => process::listening(&host, port).await.unwrap_or_else(|remark| {
+                remarks.push(remark);
+                None
+            }),
         };
-        let processes = found.unwrap_or_else(|remark| {
-            remarks.push(remark);
-            None
-        });
-        Probe { models, statistics, metrics, processes, remarks }
+        Ok(Probe { models, statistics, metrics, processes, remarks })
     }
 
     /// What cannot be read, a sentence each.
@@ -191,7 +193,7 @@ impl Endpoint {
     /// What the user named, or why it cannot be read.
     async fn named(url: &str) -> Result<Endpoint, String> {
         let endpoint = Endpoint::at(url, true).map_err(|error| error.to_string());
-        let remark = |error| format!("The metrics at {url} cannot be read: {error}.");
+        let remark = |error| format!("--metrics-url: {url} cannot be read: {error}");
         let endpoint = endpoint.map_err(remark)?;
         let metrics = endpoint.samples().await.map_err(remark)?;
         if metrics.is_empty() {

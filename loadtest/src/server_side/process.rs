@@ -62,14 +62,14 @@ impl ProcessReading {
 ///
 /// # Errors
 /// When there is none, in a sentence.
-pub(super) fn of_pid(pid: u32) -> Result<Option<Found>, String> {
+pub(super) fn of_pid(pid: u32) -> Result<Found, String> {
     let found = i32::try_from(pid).ok().map(|pid| Found { roots: vec![pid] });
-    match found.filter(|found| found.read().is_some()) {
-        Some(found) => Ok(Some(found)),
-        None => Err(format!(
-            "There is no process {pid} to read here, so the server's processor time is left out."
-        )),
-    }
+    let found = found.filter(|found| found.read().is_some());
+    found.ok_or_else(|| {
+        format!(
+            "--server-pid: there is no process {pid} to read here; name one of this machine, or leave it out"
+        )
+    })
 }
 
 /// The processes that listen at an address of this machine; `None` for another machine's address.
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn the_time_of_children_is_counted_while_they_live_and_after() {
         let mut family = busy_family();
-        let found = of_pid(family.id()).unwrap().unwrap();
+        let found = of_pid(family.id()).unwrap();
         let start = found.read().unwrap();
         let mut line = String::new();
         BufReader::new(family.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -52,7 +52,7 @@ async fn a_server_with_statistics_on_this_machine_tells_all() {
         _ => (404, String::new()),
     })
     .await;
-    let probe = Probe::find(&target(&url), &ProbeArgs::default()).await;
+    let probe = Probe::find(&target(&url), &ProbeArgs::default()).await.unwrap();
     assert_eq!(probe.remarks(), [] as [String; 0]);
     let before = probe.read().await;
     let after = probe.read().await;
@@ -71,7 +71,7 @@ async fn statistics_of_all_models_do_where_those_of_one_are_missing() {
         _ => (404, String::new()),
     })
     .await;
-    let probe = Probe::find(&target(&url), &ProbeArgs::default()).await;
+    let probe = Probe::find(&target(&url), &ProbeArgs::default()).await.unwrap();
     let before = probe.read().await;
     let after = probe.read().await;
     assert_eq!(probe.between(&before, &after, 20).server.unwrap().models["digits"].requests, 20);
@@ -80,7 +80,7 @@ async fn statistics_of_all_models_do_where_those_of_one_are_missing() {
 #[tokio::test]
 async fn a_server_that_tells_nothing_is_measured_by_its_process() {
     let url = serve(|_, _| (404, String::new())).await;
-    let probe = Probe::find(&target(&url), &ProbeArgs::default()).await;
+    let probe = Probe::find(&target(&url), &ProbeArgs::default()).await.unwrap();
     assert_eq!(probe.remarks().len(), 1, "{:?}", probe.remarks());
     assert!(
         probe.remarks()[0]
@@ -108,7 +108,7 @@ async fn metrics_stand_in_for_statistics() {
     })
     .await;
     let args = ProbeArgs { metrics_url: Some(format!("{url}/metrics")), server_pid: None };
-    let probe = Probe::find(&target(&url), &args).await;
+    let probe = Probe::find(&target(&url), &args).await.unwrap();
     let before = probe.read().await;
     let after = probe.read().await;
     let model = probe.between(&before, &after, 40).server.unwrap().models["digits"].clone();
@@ -116,19 +116,19 @@ async fn metrics_stand_in_for_statistics() {
 }
 
 #[tokio::test]
-async fn what_the_user_named_in_vain_is_remarked() {
+async fn what_the_user_named_in_vain_is_refused() {
     let url = serve(|path, asked| match path {
         "/v2/models/digits/stats" => (200, statistics(asked)),
         _ => (403, String::new()),
     })
     .await;
+    let args = ProbeArgs { metrics_url: Some(url.clone()), server_pid: None };
+    let refusal = Probe::find(&target(&url), &args).await.unwrap_err();
+    assert!(refusal.contains("cannot be read: the answer is 403"), "{refusal}");
     // No process can have this number: Linux ends at 2^22.
-    let args = ProbeArgs { metrics_url: Some(url.clone()), server_pid: Some(u32::MAX / 4) };
-    let probe = Probe::find(&target(&url), &args).await;
-    let remarks = probe.remarks();
-    assert_eq!(remarks.len(), 2, "{remarks:?}");
-    assert!(remarks[0].contains("cannot be read: the answer is 403"), "{remarks:?}");
-    assert!(remarks[1].contains("process 1073741823"), "{remarks:?}");
+    let args = ProbeArgs { metrics_url: None, server_pid: Some(u32::MAX / 4) };
+    let refusal = Probe::find(&target(&url), &args).await.unwrap_err();
+    assert!(refusal.contains("process 1073741823"), "{refusal}");
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn addresses_have_a_host_and_a_port() {
 #[tokio::test]
 async fn statistics_that_are_too_large_are_not_taken() {
     let url = serve(|_, _| (200, " ".repeat(MAX_STATISTICS_BYTES + 1))).await;
-    let probe = Probe::find(&target(&url), &ProbeArgs::default()).await;
+    let probe = Probe::find(&target(&url), &ProbeArgs::default()).await.unwrap();
     assert!(probe.remarks()[0].contains("more than 16777216 bytes"), "{:?}", probe.remarks());
 }
 
@@ -154,7 +154,7 @@ async fn statistics_that_do_not_come_are_given_up() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let models = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
     let began = std::time::Instant::now();
-    let probe = Probe::find(&ProbeTarget { url, grpc: true, models }, &ProbeArgs::default()).await;
+    let probe = Probe::find(&ProbeTarget { url, grpc: true, models }, &ProbeArgs::default()).await.unwrap();
     assert!(probe.remarks()[0].contains("no complete answer within 5s"), "{:?}", probe.remarks());
     assert!(began.elapsed() < 3 * TIMEOUT, "{:?}", began.elapsed());
 }
