@@ -130,6 +130,9 @@ pub(crate) struct Run {
     /// What the server says of the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server: Option<ServerSide>,
+    /// Models of a mix of which no request was answered well, each with what happened to the first.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) silent_models: BTreeMap<String, String>,
     /// The objectives of `--slo`, and whether this run met them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) objectives: Vec<Judged>,

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use crate::errors::Errors;
 use crate::measurement::{Latency, Load, Run, Second};
 use crate::pace::Pace;
-use crate::recorder::{Piece, Tally, histogram};
+use crate::recorder::{OfModel, Piece, Tally, histogram};
 use crate::slo::{Facts, Objectives};
 
 /// Seconds of a run put together from what each thread saw.
@@ -115,6 +115,7 @@ pub(crate) fn run(
         generator_waiting: most(|tally| tally.thread.waiting()),
         timeline,
         server: None,
+        silent_models: BTreeMap::new(),
         objectives: Vec::new(),
     };
     // A part of a run is not what the objectives are on.
@@ -127,6 +128,16 @@ pub(crate) fn run(
         );
     }
     run
+}
+
+/// The models of a mix of which no request was answered well, and what happened to the first of each.
+pub(crate) fn silent_models(tallies: &[Tally], names: &[&str]) -> BTreeMap<String, String> {
+    let silent = |(model, name): (usize, &&str)| {
+        let of_model: Vec<&OfModel> = tallies.iter().filter_map(|tally| tally.models.get(model)).collect();
+        let error = of_model.iter().find_map(|of_model| of_model.first_error.clone())?;
+        (of_model.iter().all(|of_model| of_model.answered == 0)).then(|| ((*name).to_owned(), error))
+    };
+    names.iter().enumerate().filter(|_| names.len() > 1).filter_map(silent).collect()
 }
 
 /// The pace of an open loop that was not cut short, of whose requests `ended` ended in the measured time, and a quarter
@@ -176,10 +187,10 @@ mod tests {
                 let mut recorder = Recorder::new(window, true, out.clone());
                 for second in 0..2 {
                     let due = second * SECOND;
-                    let sent = Sent { due, free: 0, at: due + 5_000, items: 2 };
+                    let sent = Sent { due, free: 0, at: due + 5_000, items: 2, model: 0 };
                     recorder.ended(&sent, due + 1_000_000, Ok(()));
                 }
-                let late = Sent { due: SECOND, free: 0, at: SECOND, items: 2 };
+                let late = Sent { due: SECOND, free: 0, at: SECOND, items: 2, model: 1 };
                 let failure = Failure::Failed(format!("status 50{thread}"));
                 recorder.ended(&late, SECOND + 1, Err(Problem::Failure(failure)));
                 recorder.finish()
@@ -192,6 +203,26 @@ mod tests {
         let load = Load::Open { rate: 2.0, arrivals: crate::measurement::Arrivals::Constant };
         let window = super::Window { seconds: 2.0, warmup: 0.0, whole: true, counted: false };
         run((load, 0), &tallies, timeline, window, Some(&objectives.parse().unwrap()))
+    }
+
+    #[test]
+    fn a_model_of_a_mix_that_answers_nothing_is_told() {
+        let tally = |models: [(u64, Option<&str>); 2]| {
+            let (out, _) = channel();
+            let mut tally = Recorder::new(Window { open: 0, close: SECOND }, true, out).finish();
+            tally.models = models
+                .map(|(answered, error)| OfModel { answered, first_error: error.map(str::to_owned) })
+                .to_vec();
+            tally
+        };
+        let tallies = [tally([(3, Some("timeout")), (0, None)]), tally([(0, None), (0, Some("status 503"))])];
+        let told = silent_models(&tallies, &["a", "b"]);
+        assert_eq!(told, BTreeMap::from([("b".to_owned(), "status 503".to_owned())]));
+        // Alone it is an error of its own, and one that was never asked is none.
+        assert_eq!(silent_models(&tallies[1..], &["a"]), BTreeMap::new());
+        assert_eq!(silent_models(&tallies[..1], &["a", "b"]), BTreeMap::new());
+        let answered = [tally([(0, None), (0, Some("timeout"))]), tally([(0, None), (1, None)])];
+        assert_eq!(silent_models(&answered, &["a", "b"]), BTreeMap::new());
     }
 
     #[test]

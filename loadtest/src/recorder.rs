@@ -50,6 +50,8 @@ pub(crate) struct Tally {
     pub(crate) errors: Errors,
     pub(crate) wrong_answers: u64,
     pub(crate) unanswered: u64,
+    /// By the model's place in the workload; those that were never asked may be missing at the end.
+    pub(crate) models: Vec<OfModel>,
     /// Requests and items answered well while the window was open, whenever they were due.
     pub(crate) answered_in_window: u64,
     pub(crate) items_in_window: u64,
@@ -73,6 +75,17 @@ pub(crate) struct Sent {
     /// When it was sent.
     pub(crate) at: u64,
     pub(crate) items: u64,
+    /// Of which model of the workload, from 0.
+    pub(crate) model: usize,
+}
+
+/// What came of the requests of one model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OfModel {
+    /// Those answered well.
+    pub(crate) answered: u64,
+    /// What happened to the first that was not.
+    pub(crate) first_error: Option<String>,
 }
 
 /// What came of a request that has no good answer.
@@ -103,6 +116,7 @@ impl Recorder {
             errors: Errors::default(),
             wrong_answers: 0,
             unanswered: 0,
+            models: Vec::new(),
             answered_in_window: 0,
             items_in_window: 0,
             ended_in_window: 0,
@@ -137,9 +151,10 @@ impl Recorder {
         match outcome {
             Ok(()) => {
                 self.tally.items += sent.items;
+                self.of_model(sent.model).answered += 1;
                 self.latency(sent.due, now);
             }
-            Err(problem) => self.failed(problem, sent.due, now),
+            Err(problem) => self.failed(problem, sent, now),
         }
     }
 
@@ -174,7 +189,7 @@ impl Recorder {
     }
 
     #[cold]
-    fn failed(&mut self, problem: Problem, due: u64, now: u64) {
+    fn failed(&mut self, problem: Problem, sent: &Sent, now: u64) {
         self.piece.errors += 1;
         let text = match problem {
             Problem::Failure(failure) => failure.to_string(),
@@ -185,11 +200,19 @@ impl Recorder {
             }
             Problem::Timeout => {
                 // It would have taken at least as long; left out, a server that hangs would look fast.
-                self.latency(due, now);
+                self.latency(sent.due, now);
                 "timeout".to_owned()
             }
         };
+        self.of_model(sent.model).first_error.get_or_insert_with(|| text.clone());
         self.tally.errors.count(text);
+    }
+
+    fn of_model(&mut self, model: usize) -> &mut OfModel {
+        if self.tally.models.len() <= model {
+            self.tally.models.resize_with(model + 1, OfModel::default);
+        }
+        &mut self.tally.models[model]
     }
 
     fn latency(&mut self, due: u64, now: u64) {
@@ -215,7 +238,7 @@ mod tests {
     }
 
     fn sent(due: u64) -> Sent {
-        Sent { due, free: 0, at: due + 10, items: 4 }
+        Sent { due, free: 0, at: due + 10, items: 4, model: 0 }
     }
 
     #[test]

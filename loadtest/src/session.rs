@@ -79,6 +79,9 @@ impl Session<'_> {
         let window = measured(&setting, &tallies, shown.finish(), self.stop.is_set());
         let slo = self.args.check.slo.as_ref();
         let mut run = outcome::run((planned.load.clone(), repeat), &tallies, timeline, window, slo);
+        let models = &self.target.workload.models;
+        let names: Vec<&str> = models.iter().map(|model| model.model.as_str()).collect();
+        run.silent_models = outcome::silent_models(&tallies, &names);
         let ended: u64 = tallies.iter().map(|tally| tally.ended_in_window).sum();
         let late = readings.remark();
         let after = readings.after.unwrap_or_else(|| self.control.block_on(self.probe.read()));

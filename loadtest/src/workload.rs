@@ -91,7 +91,7 @@ impl Workload {
 /// Which request, of which model.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    model: usize,
+    pub(crate) model: usize,
     request: usize,
 }
 

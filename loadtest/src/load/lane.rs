@@ -129,7 +129,7 @@ impl Lane {
     ) -> Option<Freed> {
         let place = self.picker.borrow_mut().next();
         let request = self.workload.request(place);
-        let sent = Sent { due, free, at, items: request.items };
+        let sent = Sent { due, free, at, items: request.items, model: place.model };
         let deadline = at.saturating_add(nanos(self.spec.timeout));
         let outcome = slot.uncut(deadline, connection.exchange(request)).await;
         let answered = self.clock.now();

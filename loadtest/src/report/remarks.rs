@@ -1,5 +1,7 @@
 //! What a reader should know before believing the figures.
 
+use std::collections::BTreeSet;
+
 use super::{generator, units};
 use crate::measurement::{FoundRate, Measurement, Run};
 use crate::slo::Objectives;
@@ -10,6 +12,7 @@ pub(crate) fn of(measurement: &Measurement) -> Vec<String> {
     remarks.extend(miscounted(&measurement.runs));
     remarks.extend(few(measurement));
     remarks.extend(late(&measurement.runs));
+    remarks.extend(silent(&measurement.runs));
     if let Some(reason) = &measurement.interrupted {
         let judged = measurement.command.iter().any(|word| word.starts_with("--slo"));
         let judged = if judged { ", and then is not judged by its objectives" } else { "" };
@@ -55,6 +58,22 @@ fn late(runs: &[Run]) -> Option<String> {
             names(&late, runs)
         )
     })
+}
+
+/// The models of a mix that answered no request well, each once.
+fn silent(runs: &[Run]) -> Vec<String> {
+    let models: BTreeSet<&String> = runs.iter().flat_map(|run| run.silent_models.keys()).collect();
+    let remark = |name: &String| {
+        let silent: Vec<&Run> = runs.iter().filter(|run| run.silent_models.contains_key(name)).collect();
+        let error = silent.first().map_or("", |run| &run.silent_models[name]);
+        format!(
+            "{}: no request of {} was answered well; the first: {}.",
+            names(&silent, runs),
+            units::plain(name, 100),
+            units::plain(error, 200)
+        )
+    };
+    models.into_iter().map(remark).collect()
 }
 
 /// When the server counted far fewer requests than were answered: another server answered them.
@@ -175,6 +194,18 @@ mod tests {
         assert!(text.starts_with("8 in flight: nothing was answered within the measured time"), "{text}");
         // It has no answers at all, which is an error of its own.
         assert_eq!(late(&sample::errors_only().runs), None);
+    }
+
+    #[test]
+    fn a_model_that_answers_nothing_is_told_once() {
+        let mut runs = sample::sweep(&[4, 8]).runs;
+        assert_eq!(silent(&runs), [] as [String; 0]);
+        for run in &mut runs {
+            run.silent_models.insert("simple".to_owned(), "status 503: not ready".to_owned());
+        }
+        let text = "all 2 runs (4 in flight and 8 in flight): no request of simple was answered well; the first: \
+                    status 503: not ready.";
+        assert_eq!(silent(&runs), [text]);
     }
 
     #[test]

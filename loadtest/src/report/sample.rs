@@ -113,6 +113,7 @@ pub(crate) fn run(load: &Load, seed: u64) -> Run {
         generator_waiting: Some(0.01),
         timeline,
         server: Some(server(requests, batch, service, queue)),
+        silent_models: BTreeMap::new(),
         objectives: Vec::new(),
     }
 }
