@@ -39,10 +39,13 @@ fn push(scheduler: &Numbers, number: u64) -> Result<Ticket, Refused> {
     push_sized(scheduler, number, 1)
 }
 
-fn push_sized(scheduler: &Numbers, number: u64, size: u64) -> Result<Ticket, Refused> {
+fn waiting(number: u64, size: u64) -> Waiting<u64> {
     let (queued, shape) = (Instant::now(), ShapeKey::new());
-    let waiting = Waiting { rows: 1, size, shape, level: 0, queued, deadline: None, request: number };
-    let (ticket, tell) = scheduler.push(waiting)?;
+    Waiting { rows: 1, size, shape, level: 0, queued, deadline: None, request: number }
+}
+
+fn push_sized(scheduler: &Numbers, number: u64, size: u64) -> Result<Ticket, Refused> {
+    let (ticket, tell) = scheduler.push(waiting(number, size))?;
     if tell {
         scheduler.tell();
     }
@@ -212,9 +215,7 @@ fn a_held_scheduler_starts_with_the_last_that_it_is_held_for() {
 /// As a thread does that runs itself, up to `runs` times, what it brings. Others see to what they bring meanwhile, and
 /// this thread to what is left then and nobody else sees to.
 fn bring_and_run(scheduler: &Numbers, number: u64, runs: usize) -> Vec<u64> {
-    let (queued, shape) = (Instant::now(), ShapeKey::new());
-    let waiting = Waiting { rows: 1, size: 1, shape, level: 0, queued, deadline: None, request: number };
-    let (_, tell) = scheduler.push(waiting).expect("there is room");
+    let (_, tell) = scheduler.push(waiting(number, 1)).expect("there is room");
     let mut batch = Batch::default();
     if tell {
         scheduler.told();

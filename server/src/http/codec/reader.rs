@@ -30,8 +30,6 @@ impl From<Box<Malformed>> for InferError {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a> {
     text: &'a str,
-    /// The bytes of `text`.
-    json: &'a [u8],
     at: usize,
     depth: u32,
     /// Whether the innermost array or object has no member yet.
@@ -49,12 +47,17 @@ enum BareWords {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str) -> Reader<'a> {
-        Reader { text, json: text.as_bytes(), at: 0, depth: 0, fresh: false, key: (0, 0) }
+        Reader { text, at: 0, depth: 0, fresh: false, key: (0, 0) }
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> &'a [u8] {
+        self.text.as_bytes()
     }
 
     /// Bytes not yet read.
     pub(super) fn remaining(&self) -> usize {
-        self.json.len() - self.at
+        self.text.len() - self.at
     }
 
     /// Arrays and objects open around the next value.
@@ -64,14 +67,14 @@ impl<'a> Reader<'a> {
 
     /// The text read since `start`, a bookmark taken earlier.
     pub(super) fn since(&self, start: &Reader<'a>) -> &'a [u8] {
-        &self.json[start.at..self.at]
+        &self.bytes()[start.at..self.at]
     }
 
     /// The first byte of the next token; `None` at the end.
     #[inline(always)]
     pub(super) fn peek(&mut self) -> Option<u8> {
         loop {
-            let byte = *self.json.get(self.at)?;
+            let byte = *self.bytes().get(self.at)?;
             if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
                 return Some(byte);
             }
@@ -162,7 +165,7 @@ impl<'a> Reader<'a> {
         if self.peek().is_none() {
             return Err(self.unexpected("expected a number"));
         }
-        match Decimal::scan(&self.json[self.at..]) {
+        match Decimal::scan(&self.bytes()[self.at..]) {
             Ok(decimal) => {
                 self.at += decimal.text.len();
                 Ok(decimal)
@@ -201,7 +204,7 @@ impl<'a> Reader<'a> {
     pub(super) fn at_number(&mut self) -> bool {
         match self.peek() {
             Some(b'0'..=b'9') => true,
-            Some(b'-') => self.json.get(self.at + 1) != Some(&b'I'),
+            Some(b'-') => self.bytes().get(self.at + 1) != Some(&b'I'),
             _ => false,
         }
     }
@@ -290,7 +293,7 @@ impl<'a> Reader<'a> {
     }
 
     fn word(&mut self, word: &str) -> Result<()> {
-        if !self.json[self.at..].starts_with(word.as_bytes()) {
+        if !self.bytes()[self.at..].starts_with(word.as_bytes()) {
             return Err(self.unexpected("expected a value"));
         }
         self.at += word.len();
@@ -307,8 +310,8 @@ impl<'a> Reader<'a> {
         let mut escaped = false;
         self.at = start;
         loop {
-            self.at += plain_length(&self.json[self.at..]);
-            match self.json.get(self.at) {
+            self.at += plain_length(&self.bytes()[self.at..]);
+            match self.bytes().get(self.at) {
                 Some(b'"') => break,
                 Some(b'\\') if self.remaining() > 2 => {
                     escaped = true;
@@ -316,7 +319,7 @@ impl<'a> Reader<'a> {
                 }
                 Some(0..0x20) => return Err(self.unexpected("a string has an unescaped control character")),
                 _ => {
-                    self.at = self.json.len();
+                    self.at = self.text.len();
                     return Err(self.unexpected("a string does not end"));
                 }
             }
@@ -349,12 +352,12 @@ impl<'a> Reader<'a> {
 
     #[cold]
     fn unexpected(self, expected: &str) -> Box<Malformed> {
-        let found = match self.json.get(self.at) {
+        let found = match self.bytes().get(self.at) {
             Some(&byte @ 0x21..0x7f) => format!("'{}'", char::from(byte)),
             Some(byte) => format!("the byte 0x{byte:02x}"),
             None => "the end".to_owned(),
         };
-        let key = String::from_utf8_lossy(&self.json[self.key.0..self.key.1]);
+        let key = String::from_utf8_lossy(&self.bytes()[self.key.0..self.key.1]);
         match key.trim_matches([' ', '\n', '\r', '\t', '"']) {
             "" => self.malformed(format!("{expected}, found {found}")),
             key => {
