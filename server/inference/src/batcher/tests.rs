@@ -406,8 +406,8 @@ fn policies() -> impl Strategy<Value = BatchPolicy> {
 
 proptest! {
     /// Nothing is lost, nothing comes out twice, no batch is over the limit or of two shapes, the next to run is in it,
-    /// what is of one level (and, where requests are padded, of one size) and did not expire keeps its order, and
-    /// nobody waits beyond the delay while an instance asks.
+    /// what is of one level (and, where requests are padded, of one shape and size) and did not expire keeps its order,
+    /// and nobody waits beyond the delay while an instance asks.
     #[test]
     fn the_laws_hold(policy in policies(), known: bool, events in events()) {
         let max = policy.max_batch_size;
@@ -457,8 +457,9 @@ proptest! {
                             prop_assert!(batch.iter().map(|id| of(id).1).sum::<u64>() <= max);
                             prop_assert!(batch.iter().all(|id| of(id).2 == of(&batch[0]).2));
                             for id in batch.iter().filter(|id| !was_late[**id as usize]) {
-                                let (level, _, _, size) = of(id);
-                                let last = last_in_time.insert((level, if pads { size } else { 1 }), *id);
+                                let (level, _, shape, size) = of(id);
+                                let alike = if pads { (shape, size) } else { (0, 1) };
+                                let last = last_in_time.insert((level, alike), *id);
                                 prop_assert!(last.is_none_or(|last| last < *id), "{:?} before {}", last, id);
                             }
                             bench.batcher.answered(batch.len(), bench.now);
