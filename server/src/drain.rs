@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -16,6 +17,11 @@ impl Drain {
     /// Runs `task` in the background.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.work.spawn(task);
+    }
+
+    /// Runs `task` in the background, on `runtime`.
+    pub fn spawn_on(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+        self.work.spawn_on(task, runtime);
     }
 
     /// Runs `task` in the background for as long as its handle is held.

@@ -1,7 +1,7 @@
 //! Volley: an inference server for ONNX models that speaks the KServe V2 / Triton protocols.
 //!
 //! The composition root of the data plane. In the order a request meets the parts: [`serve`] accepts
-//! connections, [`http`] and [`grpc`] decode, [`infer`] tells the life of a request, and the crates
+//! connections for [`io_threads`], [`http`] and [`grpc`] decode, [`infer`] tells the life of a request, and the crates
 //! `traffic` and `inference` do the work. [`describe`] answers questions about the server and its models,
 //! [`admin`] exports metrics, [`drain`] stops it all in order.
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@ pub mod drain;
 pub mod grpc;
 pub mod http;
 pub mod infer;
+pub mod io_threads;
 pub mod logging;
 mod open_files;
 pub mod readiness;

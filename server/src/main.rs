@@ -89,10 +89,8 @@ fn serve(flags: Flags) -> ExitCode {
     };
     let library = backend.library();
     tracing::info!(library = %library.path.display(), found = library.origin, "ONNX Runtime");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.connections.thread_count.get())
-        .enable_all()
-        .build();
+    // It accepts connections and tells metrics; what is asked is answered on threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = match runtime {
         Ok(runtime) => {
             let served = runtime.block_on(server::run(

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::Builder;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
 use crate::activity::{Activity, Watched};
 use crate::delivery::Delivering;
 use crate::drain::Drain;
+use crate::io_threads::{IoThreads, Seat};
 use crate::room::Room;
 
 /// A peer that is gone without a word, behind a NAT that forgot it, does not answer these: after two minutes its
@@ -59,6 +60,8 @@ pub struct Connections {
     pub client_timeout: Duration,
     /// How long a connection may last before it is asked to end, and how much longer it may take.
     pub max_age: Option<(Duration, Duration)>,
+    /// Who serves them; whoever accepts them where it is none.
+    pub io_threads: Option<IoThreads>,
     /// Tells when to stop.
     pub drain: Drain,
 }
@@ -105,14 +108,30 @@ where
             place = connections.room.place(&activity) => place,
         };
         let service = Delivering::new(make_service(peer, Arc::clone(&activity)), Arc::clone(&activity));
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+        let seat = connections.io_threads.as_ref().and_then(IoThreads::seat);
         let connections = Connections { drain: connections.drain.child(), ..connections.clone() };
-        connections.drain.clone().spawn(async move {
-            let connection = connections.builder.serve_connection(io, service);
-            watch(connection, &activity, &connections, peer).await;
-            drop(place);
-        });
+        let (drain, runtime) = (connections.drain.clone(), seat.as_ref().map(|seat| seat.runtime.clone()));
+        let connection = async move {
+            match take_over(stream, seat.as_ref()) {
+                Ok(stream) => {
+                    let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+                    let connection = connections.builder.serve_connection(io, service);
+                    watch(connection, &activity, &connections, peer).await;
+                }
+                Err(error) => warn!(%peer, %error, "cannot serve a connection"),
+            }
+            drop((place, seat));
+        };
+        match runtime {
+            Some(runtime) => drain.spawn_on(&runtime, connection),
+            None => drain.spawn(connection),
+        }
     }
+}
+
+/// `stream`, watched by the runtime of this thread instead of the one that accepted it.
+fn take_over(stream: TcpStream, seat: Option<&Seat>) -> io::Result<TcpStream> {
+    if seat.is_some() { TcpStream::from_std(stream.into_std()?) } else { Ok(stream) }
 }
 
 /// As long as any clock goes on here: thirty years.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use inference::backend::Backend;
 use inference::{Abandoned, ServedVersion};
 use tokio::net::TcpListener;
@@ -17,6 +17,7 @@ use crate::config::{Config, DrainConfig};
 use crate::drain::Drain;
 use crate::grpc::{self, GrpcService};
 use crate::http::{self, HttpService};
+use crate::io_threads::IoThreads;
 use crate::logging::LogSettings;
 use crate::open_files;
 use crate::room::Room;
@@ -36,7 +37,9 @@ pub async fn run(
     let app = Arc::new(App::new(&config, log, acts_on_parameter));
     let drain = Drain::default();
     let mut stop = Box::pin(stop_requested()); // before anyone can know that the server is there
-    start_listeners(&config, &app, &drain)?;
+    let io_threads = IoThreads::start(config.connections.thread_count.get())
+        .context("cannot start the threads that serve connections (--http-thread-count)")?;
+    start_listeners(&config, &app, io_threads, &drain)?;
     let loading = {
         let app = Arc::clone(&app);
         tokio::task::spawn_blocking(move || app.load(&backend))
@@ -59,12 +62,18 @@ pub async fn run(
 }
 
 /// Binds every port before any is served, so that a port that cannot be had ends the start.
-fn start_listeners(config: &Config, app: &Arc<App>, drain: &Drain) -> anyhow::Result<()> {
+fn start_listeners(
+    config: &Config,
+    app: &Arc<App>,
+    io_threads: IoThreads,
+    drain: &Drain,
+) -> anyhow::Result<()> {
     let connections = |builder| Connections {
         builder,
         room: Room::new(config.connections.max_connections.get()),
         client_timeout: config.connections.client_timeout,
         max_age: None,
+        io_threads: Some(io_threads.clone()),
         drain: drain.clone(),
     };
     let bind = |address, reuse| listen(address, reuse);
@@ -94,7 +103,9 @@ fn start_listeners(config: &Config, app: &Arc<App>, drain: &Drain) -> anyhow::Re
         announce("metrics", &listener)?;
         let app = Arc::clone(app);
         let service = move |_, _| MetricsService { app: Arc::clone(&app) };
-        drain.spawn(serve(listener, connections(http::builder()), service));
+        // A scrape of many models takes longer than a request, and holds up none.
+        let connections = Connections { io_threads: None, ..connections(http::builder()) };
+        drain.spawn(serve(listener, connections, service));
     }
     Ok(())
 }

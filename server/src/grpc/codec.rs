@@ -14,6 +14,7 @@ use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstEncoder;
 
 use super::status::status;
+use crate::blocking;
 use crate::request_rules::{check_dimensions, check_tensor_count};
 use crate::size_limit::SizeLimit;
 
@@ -36,7 +37,7 @@ impl<A> InferCodec<A> {
 
 impl<A: Message + 'static> Codec for InferCodec<A> {
     type Encode = A;
-    type Decode = ModelInferRequest;
+    type Decode = Unread;
     type Encoder = ProstEncoder<A>;
     type Decoder = InferDecoder;
 
@@ -56,18 +57,38 @@ pub(super) struct InferDecoder {
 }
 
 impl Decoder for InferDecoder {
-    type Item = ModelInferRequest;
+    type Item = Unread;
     type Error = Status;
 
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<ModelInferRequest>, Status> {
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Unread>, Status> {
         // tonic has gathered the whole message, so that it is one chunk.
         let typed = check(message.chunk(), self.limit).map_err(|error| status(&error))?;
+        Ok(Some(Unread { message: message.copy_to_bytes(message.remaining()), typed }))
+    }
+}
+
+/// A message that may be read: it does not become more than a request may be.
+#[derive(Debug)]
+pub(super) struct Unread {
+    message: Bytes,
+    /// Bytes that its typed contents become.
+    typed: usize,
+}
+
+impl Unread {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it is not well formed.
+    pub(super) async fn read(self) -> Result<ModelInferRequest, Status> {
+        let Unread { message, typed } = self;
+        let decode = || ModelInferRequest::decode(message).map_err(|error| malformed(&error));
         let decoded = if typed > INLINE {
-            tokio::task::block_in_place(|| ModelInferRequest::decode(message))
+            blocking::run("reading the request", decode).await.flatten()
         } else {
-            ModelInferRequest::decode(message)
+            decode()
         };
-        decoded.map(Some).map_err(|error| status(&malformed(&error)))
+        decoded.map_err(|error| status(&error))
     }
 }
 

@@ -13,6 +13,7 @@ use proto::v2::{InferParameter, ModelInferRequest, ModelInferResponse};
 use super::codec::INLINE;
 use super::contents;
 use crate::app::App;
+use crate::blocking;
 use crate::request_id::RequestId;
 use crate::request_rules::{check_parameter, parse_version, refuse_duplicates};
 use crate::tensor_bytes::packed_tensor;
@@ -28,8 +29,11 @@ pub(super) async fn infer(
     // Typed contents are converted value by value: many of them aside, so that others are answered meanwhile.
     let typed: usize =
         message.inputs.iter().filter_map(|input| input.contents.as_ref()).map(contents::size).sum();
-    let mut request =
-        if typed > INLINE { tokio::task::block_in_place(|| decode(message))? } else { decode(message)? };
+    let mut request = if typed > INLINE {
+        blocking::run("reading the request", || decode(message)).await??
+    } else {
+        decode(message)?
+    };
     request.deadline = deadline;
     let response = app.infer(&request, request_id.as_str(), arrived).await?;
     Ok(encode(response))

@@ -4,19 +4,20 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::TryStreamExt as _;
 use http::{Request, Response};
 use prost_reflect::prost::Message;
 use proto::v2::grpc_inference_service_server::{
     GrpcInferenceService, GrpcInferenceServiceServer, SERVICE_NAME,
 };
-use proto::v2::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use proto::v2::{ModelInferResponse, ModelStreamInferResponse};
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::{BoxFuture, Service as TowerService};
 use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tonic::{Status, Streaming};
 
-use super::codec::InferCodec;
+use super::codec::{InferCodec, Unread};
 use super::service::Service;
 use crate::config::CompressionLevel;
 use crate::size_limit::SizeLimit;
@@ -106,23 +107,28 @@ impl TowerService<Request<Body>> for InferenceService {
 /// What answers the messages that were read.
 struct Infer(Arc<Service>);
 
-impl UnaryService<ModelInferRequest> for Infer {
+impl UnaryService<Unread> for Infer {
     type Response = ModelInferResponse;
     type Future = BoxFuture<tonic::Response<ModelInferResponse>, Status>;
 
-    fn call(&mut self, request: tonic::Request<ModelInferRequest>) -> Self::Future {
+    fn call(&mut self, request: tonic::Request<Unread>) -> Self::Future {
         let service = Arc::clone(&self.0);
-        Box::pin(async move { service.model_infer(request).await })
+        Box::pin(async move {
+            let (metadata, extensions, message) = request.into_parts();
+            let message = message.read().await?;
+            service.model_infer(tonic::Request::from_parts(metadata, extensions, message)).await
+        })
     }
 }
 
-impl StreamingService<ModelInferRequest> for Infer {
+impl StreamingService<Unread> for Infer {
     type Response = ModelStreamInferResponse;
     type ResponseStream = <Service as GrpcInferenceService>::ModelStreamInferStream;
     type Future = BoxFuture<tonic::Response<Self::ResponseStream>, Status>;
 
-    fn call(&mut self, request: tonic::Request<Streaming<ModelInferRequest>>) -> Self::Future {
+    fn call(&mut self, request: tonic::Request<Streaming<Unread>>) -> Self::Future {
         let service = Arc::clone(&self.0);
-        Box::pin(async move { service.model_stream_infer(request).await })
+        let request = request.map(|messages| messages.and_then(Unread::read));
+        Box::pin(async move { Ok(service.answer_stream(request)) })
     }
 }

@@ -114,14 +114,7 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Answered<Self::ModelStreamInferStream> {
-        let caller = Caller::of(&request);
-        let fail = request.metadata().get("triton_grpc_error").is_some_and(|value| value == "true");
-        // When the server stops, what has come is answered, and the stream ends.
-        let drain = self.drain.clone();
-        let stopped = Box::pin(async move { drain.stopped().await });
-        let messages = request.into_inner().take_until(stopped);
-        let answers = stream::answers(Arc::clone(&self.app), messages, caller, fail, self.drain.clone());
-        Ok(Response::new(Box::pin(answers)))
+        Ok(self.answer_stream(request))
     }
 
     async fn log_settings(&self, request: Request<LogSettingsRequest>) -> Answered<LogSettingsResponse> {
@@ -201,6 +194,23 @@ impl GrpcInferenceService for Service {
     async fn trace_setting(&self, request: Request<TraceSettingRequest>) -> Answered<TraceSettingResponse> {
         let call = Call::about("TraceSetting", &request, &request.get_ref().model_name);
         call.answer(Err(InferError::unsupported(TRACE)))
+    }
+}
+
+impl Service {
+    /// Answers the messages of one stream.
+    pub(super) fn answer_stream(
+        &self,
+        request: Request<impl Stream<Item = Result<ModelInferRequest, Status>> + Send + 'static>,
+    ) -> Response<<Service as GrpcInferenceService>::ModelStreamInferStream> {
+        let caller = Caller::of(&request);
+        let fail = request.metadata().get("triton_grpc_error").is_some_and(|value| value == "true");
+        // When the server stops, what has come is answered, and the stream ends.
+        let drain = self.drain.clone();
+        let stopped = Box::pin(async move { drain.stopped().await });
+        let messages = request.into_inner().take_until(stopped);
+        let answers = stream::answers(Arc::clone(&self.app), messages, caller, fail, self.drain.clone());
+        Response::new(Box::pin(answers))
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) async fn infer(
 }
 
 /// Longer JSON is read and written on a thread of its own, so that others are answered meanwhile.
-const INLINE: usize = 256 << 10;
+const INLINE: usize = 64 << 10;
 
 async fn decode(body: Bytes, header_length: Option<usize>, limits: Limits) -> Result<InferBody, InferError> {
     if header_length.unwrap_or(body.len()) <= INLINE {
