@@ -9,11 +9,13 @@ use inference::backend::Backend;
 use inference::config::Completion;
 use inference::rate_limiter::RateLimiter;
 use inference::repository::{Repository, ScanError, Settings, State};
+use model::ModelName;
 use tracing::info;
 use traffic::TrafficTable;
 
 use crate::config::{Config, RepositoryConfig};
 use crate::logging::LogSettings;
+use crate::model_control::ModelControl;
 use crate::readiness::{Readiness, Stage};
 use crate::request_memory::RequestMemory;
 
@@ -36,47 +38,59 @@ pub struct App {
     pub request_memory: Arc<RequestMemory>,
     /// How long a client may take to send or read the next part.
     pub client_timeout: Duration,
+    /// What requests may do to the models.
+    pub control: ModelControl,
     strict_readiness: bool,
+    /// Which models the server starts with; `None` for all.
+    start_with: Option<Vec<ModelName>>,
 }
 
 impl App {
     /// An app of which no model is loaded yet.
-    pub fn new(config: &Config, log: LogSettings, acts_on_parameter: fn(&str) -> bool) -> App {
+    pub fn new(
+        config: &Config,
+        log: LogSettings,
+        backend: Arc<dyn Backend>,
+        acts_on_parameter: fn(&str) -> bool,
+    ) -> App {
+        let settings = settings(&config.repository, acts_on_parameter);
         App {
             id: config.id.clone(),
             traffic: ArcSwap::default(),
-            repository: Repository::new(settings(&config.repository, acts_on_parameter)),
+            repository: Repository::new(settings, backend),
             readiness: Readiness::default(),
             log,
             max_input_size: config.connections.max_input_size,
             request_memory: RequestMemory::new(config.connections.max_request_memory),
             client_timeout: config.connections.client_timeout,
+            control: ModelControl::new(config.repository.control_mode),
             strict_readiness: config.repository.strict_readiness,
+            start_with: config.repository.start_with.clone(),
         }
     }
 
-    /// Loads every model; returns what kept any from being loaded. Blocks: not for async code.
-    pub fn load(self: &Arc<Self>, backend: &dyn Backend) -> Vec<String> {
-        self.repository.load_all(backend);
+    /// Loads the models that the server starts with; returns what kept any from being loaded. Blocks: not for async
+    /// code.
+    pub fn load(self: &Arc<Self>) -> Vec<String> {
+        self.repository.load_all(self.start_with.as_deref());
         let mut problems: Vec<_> = self.repository.scan_errors().iter().map(ScanError::to_string).collect();
         let index = self.repository.index();
-        let ready = index.iter().filter(|entry| entry.state == State::Ready).count();
-        let failed = index.iter().filter(|entry| entry.state != State::Ready);
+        let ready = index.iter().filter(|entry| entry.state == Some(State::Ready)).count();
+        let failed = index.iter().filter(|entry| entry.state.is_some_and(|state| state != State::Ready));
         problems.extend(failed.map(|entry| match entry.version {
             Some(version) => format!("{} version {version}: {}", entry.name, entry.reason),
             None => format!("{}: {}", entry.name, entry.reason),
         }));
         self.readiness.loaded();
-        info!(ready, failed = index.len() - ready, "the first load is over");
+        info!(ready, failed = problems.len(), "the first load is over");
         problems
     }
 
     /// Whether the server takes requests: its models are loaded (all of them, and from every repository it was
     /// given, unless readiness is not strict) and it was not told to stop.
     pub fn is_ready(&self) -> bool {
-        let all_ready = || self.repository.index().iter().all(|entry| entry.state == State::Ready);
         // A mistyped path or a failed mount has no model that could be not ready.
-        let complete = || self.repository.scan_errors().is_empty() && all_ready();
+        let complete = || self.repository.scan_errors().is_empty() && self.repository.is_complete();
         self.readiness.stage() == Stage::Serving && (!self.strict_readiness || complete())
     }
 }
@@ -97,5 +111,6 @@ pub fn settings(config: &RepositoryConfig, acts_on_parameter: fn(&str) -> bool) 
         cache: config.cache_bytes.map(|bytes| Arc::new(ResponseCache::new(bytes.get()))),
         rate_limiter: config.rate_limit.clone().map(|totals| Arc::new(RateLimiter::new(totals))),
         acts_on_parameter,
+        keep_previous: config.keep_previous,
     }
 }

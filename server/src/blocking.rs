@@ -2,6 +2,7 @@
 
 use model::InferError;
 use tokio::task::{JoinError, spawn_blocking};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Has `work` done; `what` names it in the error.
 ///
@@ -12,7 +13,8 @@ where
     T: Send + 'static,
     W: FnOnce() -> T + Send + 'static,
 {
-    spawn_blocking(work).await.map_err(|error| failure(what, error))
+    // What has not begun is not begun when nobody waits for it any more.
+    AbortOnDropHandle::new(spawn_blocking(work)).await.map_err(|error| failure(what, error))
 }
 
 fn failure(what: &'static str, error: JoinError) -> InferError {

@@ -1,8 +1,11 @@
 //! What the server says about itself, its models, and what they have done: one set of messages for both
 //! protocols, so that they cannot disagree.
 
+use inference::repository::State;
 use inference::statistics::{BatchTally, Tally, Totals};
 use inference::{ServedVersion, TensorMetadata};
+use std::time::SystemTime;
+
 use model::{InferError, ModelVersion};
 use proto::v2::{
     InferBatchStatistics, InferStatistics, LearnedCost, ModelConfigResponse, ModelMetadataResponse,
@@ -11,12 +14,16 @@ use proto::v2::{
     repository_index_response::ModelIndex,
 };
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use crate::app::App;
 
 /// Extensions of the V2 protocol that work here.
-const EXTENSIONS: [&str; 8] = [
+const EXTENSIONS: [&str; 9] = [
     "classification",
     "model_repository",
+    "model_repository(unload_dependents)",
     "model_configuration",
     "binary_tensor_data",
     "parameters",
@@ -29,9 +36,6 @@ const EXTENSIONS: [&str; 8] = [
 pub const GENERATE: &str = "the generate extension is not served yet; use /infer";
 /// See [`GENERATE`].
 pub const TRACE: &str = "trace settings are not served yet";
-/// See [`GENERATE`].
-pub const MODEL_CONTROL: &str =
-    "explicit model load / unload is not served yet; models are loaded when the server starts";
 /// See [`GENERATE`].
 pub const SHARED_MEMORY: &str = "shared memory regions are not served yet; send tensors as binary data";
 
@@ -133,16 +137,21 @@ impl App {
     /// Every model and version with its state; with `ready`, only those that answer.
     pub fn repository_index(&self, ready: bool) -> RepositoryIndexResponse {
         let entries = self.repository.index().into_iter();
-        let models = entries
-            .filter(|entry| !ready || entry.state == inference::repository::State::Ready)
-            .map(|entry| ModelIndex {
+        let models =
+            entries.filter(|entry| !ready || entry.state == Some(State::Ready)).map(|entry| ModelIndex {
                 name: entry.name.to_string(),
                 version: entry.version.map(|version| version.to_string()).unwrap_or_default(),
-                state: entry.state.name().to_owned(),
+                state: entry.state.map(State::name).unwrap_or_default().to_owned(),
                 reason: entry.reason,
+                since: entry.since.map(rfc_3339).unwrap_or_default(),
             });
         RepositoryIndexResponse { models: models.collect() }
     }
+}
+
+/// `time` as RFC 3339 has it.
+pub fn rfc_3339(time: SystemTime) -> String {
+    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
 /// Naming a repository is in the protocol, but in no server.

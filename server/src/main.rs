@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use ort_backend::OrtBackend;
@@ -63,11 +64,9 @@ fn check(repositories: Vec<PathBuf>, flags: ModelFlags) -> ExitCode {
         Err(error) => return refuse(&error.to_string(), USAGE),
     };
     let acts_on_parameter = ort_backend::acts_on_parameter;
-    finish(
-        OrtBackend::load().map_err(Into::into).and_then(|backend| {
-            check::run(&config, &backend, acts_on_parameter, &mut std::io::stdout().lock())
-        }),
-    )
+    finish(OrtBackend::load().map_err(Into::into).and_then(|backend| {
+        check::run(&config, Arc::new(backend), acts_on_parameter, &mut std::io::stdout().lock())
+    }))
 }
 
 fn serve(flags: Flags) -> ExitCode {
@@ -96,7 +95,7 @@ fn serve(flags: Flags) -> ExitCode {
             let served = runtime.block_on(server::run(
                 config,
                 logging.settings(),
-                backend,
+                Arc::new(backend),
                 ort_backend::acts_on_parameter,
             ));
             // A load or an execution that goes on does not hold the process beyond its time limit.

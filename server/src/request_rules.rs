@@ -105,6 +105,19 @@ fn shown(value: &Parameter) -> String {
     }
 }
 
+/// So much of a name as an error shows.
+pub fn shortened(name: &str) -> String {
+    name.chars().take(80).collect()
+}
+
+/// The refusal of a parameter `name` that no load takes.
+pub fn unknown_load_parameter(name: &str) -> InferError {
+    InferError::invalid(format!(
+        "the parameter '{}' is not one of a load: it takes 'config', and 'file:PATH' for each file",
+        shortened(name)
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

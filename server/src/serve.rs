@@ -109,8 +109,9 @@ where
         };
         let service = Delivering::new(make_service(peer, Arc::clone(&activity)), Arc::clone(&activity));
         let seat = connections.io_threads.as_ref().and_then(IoThreads::seat);
-        let connections = Connections { drain: connections.drain.child(), ..connections.clone() };
-        let (drain, runtime) = (connections.drain.clone(), seat.as_ref().map(|seat| seat.runtime.clone()));
+        let connections =
+            Connections { drain: connections.drain.child(), io_threads: None, ..connections.clone() };
+        let (drain, runtime) = (connections.drain.clone(), seat.as_ref().map(|seat| seat.runtime().clone()));
         let connection = async move {
             match take_over(stream, seat.as_ref()) {
                 Ok(stream) => {
@@ -118,7 +119,7 @@ where
                     let connection = connections.builder.serve_connection(io, service);
                     watch(connection, &activity, &connections, peer).await;
                 }
-                Err(error) => warn!(%peer, %error, "cannot serve a connection"),
+                Err(error) => debug!(%peer, %error, "cannot serve a connection"),
             }
             drop((place, seat));
         };

@@ -13,13 +13,14 @@ use tracing::{info, warn};
 
 use crate::admin::MetricsService;
 use crate::app::App;
-use crate::config::{Config, DrainConfig};
+use crate::config::{Config, ControlMode, DrainConfig};
 use crate::drain::Drain;
 use crate::grpc::{self, GrpcService};
 use crate::http::{self, HttpService};
 use crate::io_threads::IoThreads;
 use crate::logging::LogSettings;
 use crate::open_files;
+use crate::repository_poll;
 use crate::room::Room;
 use crate::serve::{Connections, FOREVER, listen, serve};
 
@@ -30,19 +31,22 @@ use crate::serve::{Connections, FOREVER, listen, serve};
 pub async fn run(
     config: Config,
     log: LogSettings,
-    backend: impl Backend,
+    backend: Arc<dyn Backend>,
     acts_on_parameter: fn(&str) -> bool,
 ) -> anyhow::Result<()> {
-    open_files::make_room(config.connections.max_connections.get() as u64);
-    let app = Arc::new(App::new(&config, log, acts_on_parameter));
+    open_files::make_room(
+        config.connections.max_connections.get() as u64,
+        config.connections.thread_count.get() as u64,
+    );
+    let app = Arc::new(App::new(&config, log, backend, acts_on_parameter));
     let drain = Drain::default();
     let mut stop = Box::pin(stop_requested()); // before anyone can know that the server is there
-    let io_threads = IoThreads::start(config.connections.thread_count.get())
+    let (io_threads, io_guard) = IoThreads::start(config.connections.thread_count.get())
         .context("cannot start the threads that serve connections (--http-thread-count)")?;
     start_listeners(&config, &app, io_threads, &drain)?;
     let loading = {
         let app = Arc::clone(&app);
-        tokio::task::spawn_blocking(move || app.load(&backend))
+        tokio::task::spawn_blocking(move || app.load())
     };
     tokio::select! {
         problems = loading => {
@@ -53,11 +57,15 @@ pub async fn run(
             for problem in problems {
                 warn!(problem, "not served");
             }
+            if config.repository.control_mode == ControlMode::Poll {
+                drain.spawn(repository_poll::follow(Arc::clone(&app), config.repository.clone(), drain.clone()));
+            }
             stop.await;
         }
         () = &mut stop => {}
     }
     finish(&app, &drain, &config.drain).await;
+    io_guard.end(Duration::from_secs(1)); // nothing else is left to be done on this thread
     Ok(())
 }
 
@@ -73,7 +81,7 @@ fn start_listeners(
         room: Room::new(config.connections.max_connections.get()),
         client_timeout: config.connections.client_timeout,
         max_age: None,
-        io_threads: Some(io_threads.clone()),
+        io_threads: Some(io_threads.for_another()),
         drain: drain.clone(),
     };
     let bind = |address, reuse| listen(address, reuse);
@@ -103,7 +111,7 @@ fn start_listeners(
         announce("metrics", &listener)?;
         let app = Arc::clone(app);
         let service = move |_, _| MetricsService { app: Arc::clone(&app) };
-        // A scrape of many models takes longer than a request, and holds up none.
+        // They answer requests while models are scraped.
         let connections = Connections { io_threads: None, ..connections(http::builder()) };
         drain.spawn(serve(listener, connections, service));
     }

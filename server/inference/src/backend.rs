@@ -19,6 +19,9 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// When the file is not there, is not a model, or its configuration asks for what cannot be done.
     fn load(&self, source: &ModelSource<'_>) -> Result<Arc<dyn LoadedModel>, LoadError>;
+
+    /// Gives the operating system the memory back that models which are gone have left behind.
+    fn give_memory_back(&self) {}
 }
 
 /// Where a version is and how it should run.
@@ -164,6 +167,12 @@ pub enum LoadError {
     /// The load ended in a panic, here or in the backend.
     #[error("the load panicked: {0}")]
     Panicked(String),
+}
+
+impl fmt::Debug for dyn Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for dyn LoadedModel {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::task::yield_now;
 
 use crate::backend::LoadError;
@@ -74,6 +75,12 @@ pub(crate) async fn tell_soon(engine: &Engine) {
     }
 }
 
+/// What this thread has had of the processor.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+}
+
 impl Engine {
     /// Lets others tell of what comes from now on, if there is another instance that can take it.
     fn hand_on_what_comes(&self) -> bool {
@@ -88,18 +95,23 @@ impl Engine {
     fn run_here_if_brief(&self) {
         let mut idle = self.workers.iter().filter_map(|worker| worker.try_lock());
         let Some(mut worker) = idle.find(|worker| !worker.retired) else { return };
-        let began = Instant::now();
+        let (began, processor) = (Instant::now(), processor_time());
         for _ in 0..MOST_RUNS_HERE {
-            if !self.is_brief() || !worker.serve_once(self) || worker.retired || began.elapsed() > BRIEF {
+            if !self.is_brief(began) || !worker.serve_once(self) || worker.retired || began.elapsed() > BRIEF
+            {
                 break;
             }
+        }
+        // By the processor's time, since a thread that had to wait for a processor is not the model's fault.
+        if began.elapsed() > BRIEF {
+            self.pace.took_from_others(processor_time().saturating_sub(processor), began);
         }
     }
 
     /// Whether the next run is likely to be brief.
-    fn is_brief(&self) -> bool {
+    fn is_brief(&self, now: Instant) -> bool {
         let waiting = self.scheduler.load();
         let most = self.max_batch_size.min(waiting.rows).max(1);
-        self.pace.is_brief() && self.cost.lock().expected(most, 1).is_some_and(|expected| expected < BRIEF)
+        self.pace.is_brief(now) && self.cost.lock().expected(most, 1).is_some_and(|expected| expected < BRIEF)
     }
 }

@@ -141,7 +141,10 @@ impl RequestCheck {
 
     /// Whether all requests have the same shapes and ask for the same output.
     pub(crate) fn requests_are_alike(&self) -> bool {
-        !self.inputs.iter().any(|input| input.optional || input.varies()) && self.outputs.len() == 1
+        let differs = |input: &InputSpec| {
+            input.optional || input.varies() || input.datatype == DataType::Bytes // of any length
+        };
+        !self.inputs.iter().any(differs) && self.outputs.len() == 1
     }
 
     /// # Errors

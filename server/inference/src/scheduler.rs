@@ -3,6 +3,7 @@
 //! An idle instance forms its own batch, so no thread stands between a request and the one that runs it. At most
 //! one idle instance waits for company to join a batch; the others sleep until there is work for them.
 
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -28,8 +29,9 @@ struct State<R> {
     /// Instances that sleep until there is work, but for those that were woken.
     idle: usize,
     watch: Option<Watch>,
-    /// Somebody is about to call [`Scheduler::tell`].
-    untold: bool,
+    /// A task of this thread is about to call [`Scheduler::tell`]. Those of other threads do not rely on it: a thread
+    /// may be held up.
+    untold: Option<ThreadId>,
     /// Nothing is handed out before this many wait; then it is 0.
     held_until: usize,
     closed: bool,
@@ -107,7 +109,7 @@ impl<R> Scheduler<R> {
             batcher,
             idle: 0,
             watch: None,
-            untold: false,
+            untold: None,
             held_until: held_until.min(capacity),
             closed: false,
         };
@@ -171,28 +173,31 @@ impl<R> Scheduler<R> {
             watch.missing_rows = watch.missing_rows.saturating_sub(rows);
             watch.over |= !joins;
         }
-        let tell = !state.untold && state.wants_to_know();
-        state.untold |= tell;
+        let here = thread::current().id();
+        let tell = state.untold != Some(here) && state.wants_to_know();
+        if tell {
+            state.untold = Some(here);
+        }
         Ok((ticket, tell))
     }
 
     /// Who was about to tell an instance sees to it in another way; from now on others do it for themselves.
     pub fn told(&self) {
-        self.state.lock().untold = false;
+        self.state.lock().untold = None;
     }
 
     /// Wakes an instance if what waits is a reason. For who was to call it, or has other reasons to.
     pub fn tell(&self) {
         let mut state = self.state.lock();
-        state.untold = false;
+        state.untold = None;
         self.wake(state);
     }
 
-    /// As [`Scheduler::tell`], unless somebody else is about to call that. For who has said that it is
+    /// As [`Scheduler::tell`], unless another task of this thread is about to call that. For who has said that it is
     /// [`told`](Scheduler::told).
     pub fn tell_if_nobody_will(&self) {
         let state = self.state.lock();
-        if !state.untold {
+        if state.untold != Some(thread::current().id()) {
             self.wake(state);
         }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,42 @@ pub struct ServedVersion {
     cache: Option<VersionCache>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     loaded_in: Duration,
+    /// Last, since fields are dropped in this order: when it is, nothing is left of the rest.
+    alive: Alive,
+}
+
+/// Told by its end that its owner is gone.
+#[derive(Debug)]
+struct Alive {
+    _sender: mpsc::Sender<()>,
+    ended: Mutex<Option<mpsc::Receiver<()>>>,
+}
+
+impl Alive {
+    fn new() -> Alive {
+        let (sender, ended) = mpsc::channel();
+        Alive { _sender: sender, ended: Mutex::new(Some(ended)) }
+    }
+}
+
+/// The end of a version, for one who waits for it.
+pub(crate) struct Departure {
+    ended: Option<mpsc::Receiver<()>>,
+    threads: Vec<JoinHandle<()>>,
+    /// So that it is not the thread of a request that gives its memory back.
+    _engine: Arc<Engine>,
+}
+
+impl Departure {
+    /// Returns when nobody holds the version any more, and its instances are gone. Blocks: not for async code.
+    pub(crate) fn wait(self) {
+        if let Some(ended) = self.ended {
+            let _ = ended.recv(); // nothing is ever sent
+        }
+        for thread in self.threads {
+            let _ = thread.join(); // one that panicked has said so in the log
+        }
+    }
 }
 
 /// An input or output as the metadata endpoints show it.
@@ -130,6 +166,7 @@ impl ServedVersion {
             batching,
             threads: Mutex::new(Vec::with_capacity(instances)),
             loaded_in: parts.loaded_in,
+            alive: Alive::new(),
         };
         for index in 0..instances {
             let thread = instance::start(&engine, index)?; // on failure, dropping `served` ends the others
@@ -357,6 +394,13 @@ impl ServedVersion {
             // A thread ends by itself; if it panicked, it has said so in the log.
             let _ = thread.join();
         }
+    }
+
+    /// What tells when it is gone; for the one who lets go of it when it serves no more.
+    pub(crate) fn departure(&self) -> Departure {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let _engine = Arc::clone(&self.engine);
+        Departure { ended: self.alive.ended.lock().take(), threads, _engine }
     }
 
     /// Takes no request from now on, and answers those that wait or run with [`InferError::ShuttingDown`].

@@ -204,6 +204,18 @@ pub enum InferError {
     /// The server is shutting down and takes no new request.
     #[error("the server is shutting down; send the request to another one")]
     ShuttingDown,
+    /// Not as the server is started, or not while it is at so much.
+    #[error("{what}")]
+    NotAllowed {
+        /// The whole sentence.
+        what: String,
+    },
+    /// What a request for something other than an inference is about is not there.
+    #[error("{what}")]
+    NotThere {
+        /// The whole sentence.
+        what: String,
+    },
     /// Part of the protocol, but not done here.
     #[error("{what}")]
     Unsupported {
@@ -283,6 +295,7 @@ impl InferError {
             InferError::BodyTimeout { .. } | InferError::DeadlineExceeded { .. } => Code::Timeout,
             InferError::UnknownModel { .. }
             | InferError::UnknownVersion { .. }
+            | InferError::NotThere { .. }
             | InferError::NoReadyVersion { .. } => Code::NotFound,
             InferError::VersionNotReady { .. }
             | InferError::ModelLoading { .. }
@@ -291,6 +304,7 @@ impl InferError {
             | InferError::QueueTimeout { .. }
             | InferError::TooLate { .. }
             | InferError::RequestMemorySpent { .. }
+            | InferError::NotAllowed { .. }
             | InferError::ShuttingDown => Code::Unavailable,
             InferError::Unsupported { .. } => Code::Unsupported,
             InferError::Cancelled => Code::Cancelled,

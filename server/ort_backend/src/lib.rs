@@ -9,6 +9,7 @@
 //! - outputs that nobody can ask for are cut out of the graph (`prune.rs`);
 //! - all `unsafe` code is in `tensor.rs` and `run.rs`.
 
+mod allocator;
 mod library;
 mod options;
 mod prune;
@@ -54,6 +55,10 @@ impl Backend for OrtBackend {
         let (path, shown) = model_file(source)?;
         let session = session::open(&self.environment, source, &path, &shown)?;
         Ok(Arc::new(session))
+    }
+
+    fn give_memory_back(&self) {
+        allocator::trim();
     }
 }
 

@@ -1,6 +1,7 @@
 //! `volley check`: validates model repositories by loading them, without serving.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use anyhow::bail;
 use inference::backend::Backend;
@@ -15,12 +16,12 @@ use crate::config::RepositoryConfig;
 /// When anything is wrong, after all of it was printed.
 pub fn run(
     config: &RepositoryConfig,
-    backend: &dyn Backend,
+    backend: Arc<dyn Backend>,
     acts_on_parameter: fn(&str) -> bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let repository = Repository::new(settings(config, acts_on_parameter));
-    repository.load_all(backend);
+    let repository = Repository::new(settings(config, acts_on_parameter), backend);
+    repository.load_all(None);
     let errors = repository.scan_errors();
     let mut problems = errors.len();
     for error in errors.iter() {
@@ -30,8 +31,8 @@ pub fn run(
     for entry in &index {
         let version = entry.version.map(|version| format!(" {version}")).unwrap_or_default();
         match entry.state {
-            State::Ready => writeln!(out, "ok     {}{version}", entry.name)?,
-            State::Unavailable | State::Loading => {
+            Some(State::Ready) => writeln!(out, "ok     {}{version}", entry.name)?,
+            _ => {
                 problems += 1;
                 writeln!(out, "error  {}{version}: {}", entry.name, entry.reason)?;
             }

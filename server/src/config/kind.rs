@@ -120,12 +120,13 @@ pub(super) const COMPRESSION: Kind<CompressionLevel> =
         _ => None,
     });
 
-pub(super) const CONTROL_MODE: Kind<ControlMode> = Kind::new("MODE", "none", |text| match text {
-    "none" => Some(ControlMode::None),
-    "poll" => Some(ControlMode::Poll),
-    "explicit" => Some(ControlMode::Explicit),
-    _ => None,
-});
+pub(super) const CONTROL_MODE: Kind<ControlMode> =
+    Kind::new("MODE", "none, poll or explicit", |text| match text {
+        "none" => Some(ControlMode::None),
+        "poll" => Some(ControlMode::Poll),
+        "explicit" => Some(ControlMode::Explicit),
+        _ => None,
+    });
 
 pub(super) const LOG_FORMAT: Kind<LogFormat> =
     Kind::new("FORMAT", "default, ISO8601 or json", LogFormat::parse);

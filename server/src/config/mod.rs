@@ -25,6 +25,7 @@ pub use error::{ConfigError, Origin};
 pub use flags::{Flags, ModelFlags};
 
 use inference::rate_limiter::ResourceTotal;
+use model::ModelName;
 
 use crate::logging::LogConfig;
 use crate::request_memory::default_limit;
@@ -85,6 +86,16 @@ pub struct RepositoryConfig {
     pub delay_scheduler: usize,
     /// Models loaded at the same time.
     pub load_thread_count: NonZeroUsize,
+    /// When models are loaded.
+    pub control_mode: ControlMode,
+    /// The models to load at start; `None` for all.
+    pub start_with: Option<Vec<ModelName>>,
+    /// The longest time until a change of files is seen, where files are followed.
+    pub poll_interval: Duration,
+    /// How long nobody must have written to a version before it is loaded, where files are followed.
+    pub settle_time: Duration,
+    /// Sets of versions of a model that stay loaded when others take their place.
+    pub keep_previous: usize,
     /// The most bytes that kept answers take; `None` when none are kept.
     pub cache_bytes: Option<NonZeroU64>,
     /// How much there is of the resources that instances wait for, where that was said; `None` when they wait for none.
@@ -154,9 +165,12 @@ pub enum CompressionLevel {
 
 /// When models are loaded, in Triton's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ControlMode {
+pub enum ControlMode {
+    /// At start.
     None,
+    /// At start, and when their files change.
     Poll,
+    /// By request.
     Explicit,
 }
 
@@ -284,7 +298,7 @@ fn repository(raw: &RawConfig) -> Result<RepositoryConfig, ConfigError> {
             default_max_batch_size = rows;
         }
     }
-    check_control_mode(raw)?;
+    let control_mode = raw.get(&settings::MODEL_CONTROL_MODE)?;
     let strict =
         raw.get(&settings::DISABLE_AUTO_COMPLETE_CONFIG)? || raw.get(&settings::STRICT_MODEL_CONFIG)?;
     Ok(RepositoryConfig {
@@ -295,6 +309,11 @@ fn repository(raw: &RawConfig) -> Result<RepositoryConfig, ConfigError> {
         max_queue_size: raw.get(&settings::MAX_QUEUE_SIZE)?,
         delay_scheduler: raw.get(&settings::DELAY_SCHEDULER)?,
         load_thread_count: raw.get(&settings::MODEL_LOAD_THREAD_COUNT)?,
+        control_mode,
+        start_with: start_with(raw, control_mode)?,
+        poll_interval: raw.get(&settings::REPOSITORY_POLL_SECS)?,
+        settle_time: raw.get(&settings::REPOSITORY_SETTLE_SECS)?,
+        keep_previous: raw.get(&settings::KEEP_PREVIOUS)?,
         cache_bytes: cache_bytes(raw)?,
         rate_limit: rate_limit(raw)?,
         strict_readiness: raw.get(&settings::STRICT_READINESS)?,
@@ -381,19 +400,33 @@ fn rate_limit(raw: &RawConfig) -> Result<Option<Vec<ResourceTotal>>, ConfigError
     Ok(Some(totals))
 }
 
-fn check_control_mode(raw: &RawConfig) -> Result<(), ConfigError> {
-    let name = settings::MODEL_CONTROL_MODE.declaration.name;
-    let value = match raw.get(&settings::MODEL_CONTROL_MODE)? {
-        ControlMode::None => return Ok(()),
-        ControlMode::Poll => "poll",
-        ControlMode::Explicit => "explicit",
+/// The models to start with; `None` for all.
+fn start_with(raw: &RawConfig, mode: ControlMode) -> Result<Option<Vec<ModelName>>, ConfigError> {
+    let name = settings::LOAD_MODEL.declaration.name;
+    let names: Vec<String> = raw.all(&settings::LOAD_MODEL)?;
+    let refuse = |value: &str, reason| {
+        Err(ConfigError::Unsupported { name, value: value.to_owned(), origin: raw.origin(name), reason })
     };
-    Err(ConfigError::Unsupported {
-        name,
-        value: value.to_owned(),
-        origin: raw.origin(name),
-        reason: "models are only loaded at start, all of them; give \"none\", or leave it out",
-    })
+    match (mode, names.as_slice()) {
+        (ControlMode::Explicit, [all]) if all == "*" => Ok(None),
+        (ControlMode::Explicit, names) => {
+            let mut models = Vec::with_capacity(names.len());
+            for given in names {
+                match ModelName::parse(given) {
+                    _ if given == "*" => {
+                        return refuse(given, "give it alone to load all models, or name each");
+                    }
+                    Ok(model) => models.push(model),
+                    Err(_) => return refuse(given, "no model can have that name"),
+                }
+            }
+            Ok(Some(models))
+        }
+        (_, []) => Ok(None),
+        (_, [first, ..]) => {
+            refuse(first, "it goes with --model-control-mode=explicit; otherwise all models are loaded")
+        }
+    }
 }
 
 fn http(raw: &RawConfig) -> Result<Option<HttpConfig>, ConfigError> {
@@ -505,6 +538,11 @@ mod tests {
                 max_queue_size: count(10_000),
                 delay_scheduler: 0,
                 load_thread_count: count(4),
+                control_mode: ControlMode::None,
+                start_with: None,
+                poll_interval: Duration::from_secs(15),
+                settle_time: Duration::from_secs(1),
+                keep_previous: 0,
                 cache_bytes: None,
                 rate_limit: None,
                 strict_readiness: true,
@@ -618,16 +656,30 @@ mod tests {
 
     #[test]
     fn modes_and_places_that_are_not_supported() {
-        for mode in ["poll", "explicit"] {
-            check_refused(
-                &format!("--model-control-mode={mode}"),
-                &format!(
-                    "--model-control-mode is \"{mode}\": models are only loaded at start, all of them; give \
-                     \"none\", or leave it out"
-                ),
-            );
-        }
-        assert!(resolve("--model-control-mode=none").is_ok());
+        let start_with = |line| {
+            let models = resolve(line).unwrap().repository.start_with?;
+            Some(models.iter().map(ModelName::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(start_with("--model-control-mode=none"), None);
+        assert_eq!(start_with("--model-control-mode=poll"), None);
+        assert_eq!(start_with("--model-control-mode=explicit"), Some(vec![]));
+        assert_eq!(start_with("--model-control-mode=explicit --load-model=*"), None);
+        assert_eq!(
+            start_with("--model-control-mode=explicit --load-model=a --load-model=b"),
+            Some(vec!["a".to_owned(), "b".to_owned()])
+        );
+        check_refused(
+            "--model-control-mode=explicit --load-model=a --load-model=*",
+            "--load-model is \"*\": give it alone to load all models, or name each",
+        );
+        check_refused(
+            "--load-model=a",
+            "--load-model is \"a\": it goes with --model-control-mode=explicit; otherwise all models are loaded",
+        );
+        check_refused(
+            "--model-control-mode=explicit --load-model=../a",
+            "--load-model is \"../a\": no model can have that name",
+        );
         check_refused(
             "--model-repository=s3://bucket/models",
             "--model-repository is \"s3://bucket/models\": only local directories are served; copy or mount the \

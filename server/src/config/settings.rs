@@ -42,9 +42,17 @@ settings! {
         MODEL_REPOSITORY: PathBuf = Setting::new("model-repository", &PATH, Value("./model_repository"),
             "Directory of models; may be repeated").also(&["model-store", "model-repo"]).repeatable();
         MODEL_CONTROL_MODE: ControlMode = Setting::new("model-control-mode", &CONTROL_MODE, Value("none"),
-            "When models are loaded; \"none\": all of them, at start").rare();
+            "When models are loaded: all of them at start, then none; poll, when their files change; or, explicit, by request");
+        LOAD_MODEL: String = Setting::new("load-model", &TEXT, Absent,
+            "Model to load at start where the mode is explicit; may be repeated; * alone: all of them").repeatable().rare();
+        REPOSITORY_POLL_SECS: Duration = Setting::new("repository-poll-secs", &SECONDS_ABOVE_ZERO, Value("15"),
+            "Longest time until a change of files is seen where the mode is poll; most are seen at once").rare();
+        REPOSITORY_SETTLE_SECS: Duration = Setting::new("repository-settle-secs", &SECONDS, Value("1"),
+            "How long nobody must have written to a version before it is loaded, where the mode is poll").rare();
+        KEEP_PREVIOUS: usize = Setting::new("keep-previous", &COUNT_OR_ZERO, Value("0"),
+            "Sets of versions of a model that stay loaded when others take their place, to roll back to at once").rare();
         MODEL_CONFIG_NAME: String = Setting::new("model-config-name", &TEXT, Absent,
-            "Prefer configs/NAME.pbtxt to a model's config.pbtxt");
+            "Prefer configs/NAME.pbtxt to a model's config.pbtxt").rare();
         MODEL_LOAD_THREAD_COUNT: NonZeroUsize = Setting::new("model-load-thread-count", &THREADS, Value("4"),
             "Models loaded at the same time").rare();
         DISABLE_AUTO_COMPLETE_CONFIG: bool = Setting::new("disable-auto-complete-config", &SWITCH, Value("false"),
@@ -52,7 +60,7 @@ settings! {
         STRICT_MODEL_CONFIG: bool = Setting::new("strict-model-config", &SWITCH, Value("false"),
             "Deprecated: the same as --disable-auto-complete-config").rare();
         BACKEND_CONFIG: BackendSetting = Setting::new("backend-config", &BACKEND_SETTING, Absent,
-            "Setting of a backend, as onnxruntime,default-max-batch-size=4; may be repeated").repeatable();
+            "Setting of a backend, as onnxruntime,default-max-batch-size=4; may be repeated").repeatable().rare();
         MAX_QUEUE_SIZE: NonZeroUsize = Setting::new("max-queue-size", &COUNT, Value("10000"),
             "Requests that may wait for a model whose configuration sets no bound");
         DELAY_SCHEDULER: usize = Setting::new("delay-scheduler", &COUNT_OR_ZERO, Value("0"),

@@ -36,8 +36,6 @@ const NO_RESTRICTION: &str = "no endpoint can be restricted yet, so what should 
 /// Every option of Triton that is not a setting of Volley, in the order of Triton's help.
 pub(super) static OPTIONS: &[ForeignOption] = &[
     value("metrics-interval-ms"),
-    value("repository-poll-secs"),
-    value("load-model"),
     value("model-load-retry-count"),
     value("model-load-gpu-limit"),
     switch("model-namespacing"),

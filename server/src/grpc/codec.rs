@@ -18,7 +18,7 @@ use crate::blocking;
 use crate::request_rules::{check_dimensions, check_tensor_count};
 use crate::size_limit::SizeLimit;
 
-/// More bytes of typed contents than this are read aside, so that others are answered meanwhile.
+/// More bytes than this, but for raw contents, are read aside, so that others are answered meanwhile.
 pub(super) const INLINE: usize = 256 << 10;
 
 /// Requests for an inference, with answers of the type `A`.
@@ -61,35 +61,54 @@ impl Decoder for InferDecoder {
     type Error = Status;
 
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Unread>, Status> {
-        // tonic has gathered the whole message, so that it is one chunk.
-        let typed = check(message.chunk(), self.limit).map_err(|error| status(&error))?;
-        Ok(Some(Unread { message: message.copy_to_bytes(message.remaining()), typed }))
+        Ok(Some(Unread { message: message.copy_to_bytes(message.remaining()), limit: self.limit }))
     }
 }
 
-/// A message that may be read: it does not become more than a request may be.
+/// A message as it came.
 #[derive(Debug)]
 pub(super) struct Unread {
     message: Bytes,
-    /// Bytes that its typed contents become.
-    typed: usize,
+    limit: SizeLimit,
 }
 
 impl Unread {
-    /// Reads it.
+    /// Bytes of the message.
+    pub(super) fn len(&self) -> usize {
+        self.message.len()
+    }
+
+    /// Reads it, if it does not become more than a request may be; aside when there is much to be read.
     ///
     /// # Errors
-    /// When it is not well formed.
+    /// When it is not well formed, or too large.
     pub(super) async fn read(self) -> Result<ModelInferRequest, Status> {
-        let Unread { message, typed } = self;
-        let decode = || ModelInferRequest::decode(message).map_err(|error| malformed(&error));
-        let decoded = if typed > INLINE {
-            blocking::run("reading the request", decode).await.flatten()
-        } else {
-            decode()
+        let Unread { message, limit } = self;
+        let takes_long = message.len() > INLINE && to_be_read(&message) > INLINE;
+        let read = move || {
+            check(&message, limit)?;
+            ModelInferRequest::decode(message).map_err(|error| malformed(&error))
         };
-        decoded.map_err(|error| status(&error))
+        let read =
+            if takes_long { blocking::run("reading the request", read).await.flatten() } else { read() };
+        read.map_err(|error| status(&error))
     }
+}
+
+/// Bytes of `message` that are not raw contents, which are taken over as they are. Looks at the first fields only: a
+/// request has few.
+fn to_be_read(message: &[u8]) -> usize {
+    const FIELDS: usize = 4096;
+    let (mut left, mut raw) = (FIELDS, 0);
+    // What is malformed, or has too many fields, is refused by the one that reads it.
+    let _ = each_field(message, |tag, field| {
+        if let (7, Field::Bytes(contents)) = (tag, field) {
+            raw += contents.len();
+        }
+        left -= 1;
+        if left == 0 { Err(InferError::invalid("")) } else { Ok(()) }
+    });
+    message.len() - raw
 }
 
 fn malformed(error: &impl fmt::Display) -> InferError {

@@ -26,10 +26,7 @@ pub(super) async fn infer(
     arrived: Instant,
     deadline: Option<Instant>,
 ) -> Result<ModelInferResponse, InferError> {
-    // Typed contents are converted value by value: many of them aside, so that others are answered meanwhile.
-    let typed: usize =
-        message.inputs.iter().filter_map(|input| input.contents.as_ref()).map(contents::size).sum();
-    let mut request = if typed > INLINE {
+    let mut request = if one_by_one(&message) > INLINE {
         blocking::run("reading the request", || decode(message)).await??
     } else {
         decode(message)?
@@ -37,6 +34,15 @@ pub(super) async fn infer(
     request.deadline = deadline;
     let response = app.infer(&request, request_id.as_str(), arrived).await?;
     Ok(encode(response))
+}
+
+/// Bytes that are looked at one element after the other: typed contents, and the raw ones of BYTES. Many of them aside,
+/// so that others are answered meanwhile.
+fn one_by_one(message: &ModelInferRequest) -> usize {
+    let typed = message.inputs.iter().filter_map(|input| input.contents.as_ref()).map(contents::size);
+    let raw = message.inputs.iter().zip(&message.raw_input_contents);
+    let strings = raw.filter(|(input, _)| input.datatype == DataType::Bytes.name()).map(|(_, raw)| raw.len());
+    typed.chain(strings).sum()
 }
 
 /// Decodes `message`; raw contents are taken over, not copied.

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::TryStreamExt as _;
 use http::{Request, Response};
 use prost_reflect::prost::Message;
 use proto::v2::grpc_inference_service_server::{
@@ -113,11 +112,7 @@ impl UnaryService<Unread> for Infer {
 
     fn call(&mut self, request: tonic::Request<Unread>) -> Self::Future {
         let service = Arc::clone(&self.0);
-        Box::pin(async move {
-            let (metadata, extensions, message) = request.into_parts();
-            let message = message.read().await?;
-            service.model_infer(tonic::Request::from_parts(metadata, extensions, message)).await
-        })
+        Box::pin(async move { service.infer(request).await })
     }
 }
 
@@ -128,7 +123,6 @@ impl StreamingService<Unread> for Infer {
 
     fn call(&mut self, request: tonic::Request<Streaming<Unread>>) -> Self::Future {
         let service = Arc::clone(&self.0);
-        let request = request.map(|messages| messages.and_then(Unread::read));
         Box::pin(async move { Ok(service.answer_stream(request)) })
     }
 }

@@ -6,20 +6,24 @@ use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
 use model::{InferError, Parameter, Parameters};
+use prost_reflect::prost::Message as _;
 use proto::v2::grpc_inference_service_server::GrpcInferenceService;
 use proto::v2::log_settings_request::setting_value::ParameterChoice as Setting;
 use proto::v2::log_settings_response::setting_value::ParameterChoice as SettingAnswer;
+use proto::v2::model_repository_parameter::ParameterChoice as Given;
 use proto::v2::*;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::call::{Call, Caller};
+use super::codec::Unread;
 use super::deadline::deadline;
 use super::infer::infer;
 use super::stream;
 use crate::app::App;
-use crate::describe::{MODEL_CONTROL, SHARED_MEMORY, TRACE, refuse_repository_name};
+use crate::describe::{SHARED_MEMORY, TRACE, refuse_repository_name};
 use crate::drain::Drain;
-use crate::request_rules::parse_version;
+use crate::model_control::LoadParameters;
+use crate::request_rules::{parse_version, shortened, unknown_load_parameter};
 
 /// Answers from the app.
 #[derive(Debug)]
@@ -99,22 +103,20 @@ impl GrpcInferenceService for Service {
         call.answer(refuse_repository_name(&request.repository_name).map(|()| index()))
     }
 
-    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answered<ModelInferResponse> {
-        let call = Call::infer(&request);
-        let deadline = deadline(request.metadata(), call.arrived);
-        let result = infer(&self.app, request.into_inner(), &call.request_id, call.arrived, deadline).await;
-        call.log_inference(&result);
-        result.map(Response::new).map_err(|error| call.status(&error))
+    /// Never called: `inference_service.rs` calls [`Service::infer`].
+    async fn model_infer(&self, _: Request<ModelInferRequest>) -> Answered<ModelInferResponse> {
+        Err(Status::unimplemented("it is read by a codec of its own"))
     }
 
     type ModelStreamInferStream =
         Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
 
+    /// Never called: `inference_service.rs` calls [`Service::answer_stream`].
     async fn model_stream_infer(
         &self,
-        request: Request<Streaming<ModelInferRequest>>,
+        _: Request<Streaming<ModelInferRequest>>,
     ) -> Answered<Self::ModelStreamInferStream> {
-        Ok(self.answer_stream(request))
+        Err(Status::unimplemented("it is read by a codec of its own"))
     }
 
     async fn log_settings(&self, request: Request<LogSettingsRequest>) -> Answered<LogSettingsResponse> {
@@ -132,7 +134,16 @@ impl GrpcInferenceService for Service {
         request: Request<RepositoryModelLoadRequest>,
     ) -> Answered<RepositoryModelLoadResponse> {
         let call = Call::about("RepositoryModelLoad", &request, &request.get_ref().model_name);
-        call.answer(Err(InferError::unsupported(MODEL_CONTROL)))
+        let request = request.into_inner();
+        let loaded = async {
+            refuse_repository_name(&request.repository_name)?;
+            let held = self.app.request_memory.hold();
+            held.grow(request.encoded_len())?;
+            let parameters = load_parameters(request.parameters)?;
+            self.app.load_model(&request.model_name, parameters, held).await
+        };
+        let loaded = loaded.await;
+        call.answer(loaded.map(|()| RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
@@ -140,7 +151,12 @@ impl GrpcInferenceService for Service {
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Answered<RepositoryModelUnloadResponse> {
         let call = Call::about("RepositoryModelUnload", &request, &request.get_ref().model_name);
-        call.answer(Err(InferError::unsupported(MODEL_CONTROL)))
+        let request = request.into_inner();
+        let unloaded = match refuse_repository_name(&request.repository_name) {
+            Ok(()) => self.app.unload_model(&request.model_name).await,
+            Err(refusal) => Err(refusal),
+        };
+        call.answer(unloaded.map(|()| RepositoryModelUnloadResponse {}))
     }
 
     async fn system_shared_memory_status(
@@ -198,10 +214,21 @@ impl GrpcInferenceService for Service {
 }
 
 impl Service {
+    /// Answers one message.
+    pub(super) async fn infer(&self, request: Request<Unread>) -> Answered<ModelInferResponse> {
+        let (metadata, extensions, message) = request.into_parts();
+        let request = Request::from_parts(metadata, extensions, message.read().await?);
+        let call = Call::infer(&request);
+        let deadline = deadline(request.metadata(), call.arrived);
+        let result = infer(&self.app, request.into_inner(), &call.request_id, call.arrived, deadline).await;
+        call.log_inference(&result);
+        result.map(Response::new).map_err(|error| call.status(&error))
+    }
+
     /// Answers the messages of one stream.
     pub(super) fn answer_stream(
         &self,
-        request: Request<impl Stream<Item = Result<ModelInferRequest, Status>> + Send + 'static>,
+        request: Request<Streaming<Unread>>,
     ) -> Response<<Service as GrpcInferenceService>::ModelStreamInferStream> {
         let caller = Caller::of(&request);
         let fail = request.metadata().get("triton_grpc_error").is_some_and(|value| value == "true");
@@ -212,6 +239,24 @@ impl Service {
         let answers = stream::answers(Arc::clone(&self.app), messages, caller, fail, self.drain.clone());
         Response::new(Box::pin(answers))
     }
+}
+
+/// What a load request gives in place of files: `config`, JSON, and `file:PATH`, bytes.
+fn load_parameters(
+    parameters: HashMap<String, ModelRepositoryParameter>,
+) -> Result<LoadParameters, InferError> {
+    let mut given = LoadParameters::default();
+    for (name, value) in parameters {
+        let kind = |kind| InferError::invalid(format!("the parameter '{}' must be {kind}", shortened(&name)));
+        match (name.strip_prefix("file:"), value.parameter_choice) {
+            (Some(path), Some(Given::BytesParam(content))) => given.files.push((path.to_owned(), content)),
+            (Some(_), _) => return Err(kind("bytes")),
+            (None, Some(Given::StringParam(config))) if name == "config" => given.config = Some(config),
+            (None, _) if name == "config" => return Err(kind("a string")),
+            (None, _) => return Err(unknown_load_parameter(&name)),
+        }
+    }
+    Ok(given)
 }
 
 fn log_changes(

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt};
 use model::Parameter;
-use prost_reflect::prost::Message as _;
-use proto::v2::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use proto::v2::{ModelInferResponse, ModelStreamInferResponse};
 use tonic::Status;
 
 use super::call::{Call, Caller};
+use super::codec::Unread;
 use super::infer::{infer, parameter};
 use crate::app::App;
 use crate::drain::Drain;
@@ -22,7 +22,7 @@ const IN_FLIGHT: usize = 32;
 /// with `fail`, the first one ends the stream with its status.
 pub(super) fn answers(
     app: Arc<App>,
-    requests: impl Stream<Item = Result<ModelInferRequest, Status>>,
+    requests: impl Stream<Item = Result<Unread, Status>>,
     caller: Caller,
     fail: bool,
     drain: Drain,
@@ -31,11 +31,14 @@ pub(super) fn answers(
     let answers = until_error(requests).map(move |message| {
         let (app, caller) = (Arc::clone(&app), caller.clone());
         let answer = async move {
-            let message = message.map_err(|status| caller.refused(status, &app))?;
+            let refused = |status| caller.refused(status, &app);
+            let message = message.map_err(refused)?;
+            let held = app.request_memory.hold(); // until this is answered
+            let room = held.grow(message.len());
+            let message = message.read().await.map_err(refused)?;
             let id = message.id.clone();
             let call = Call::streamed(&message, &caller);
-            let held = app.request_memory.hold(); // until this is answered
-            let result = match held.grow(message.encoded_len()) {
+            let result = match room {
                 Ok(()) => infer(&app, message, &call.request_id, call.arrived, caller.deadline).await,
                 Err(spent) => Err(spent),
             };

@@ -1,10 +1,12 @@
 //! Responses: their bodies, and how answers and errors become them.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::Stream;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -18,15 +20,26 @@ use super::status::http_status;
 pub(crate) type Answer = Response<Chunks>;
 
 /// A body in pieces that are sent as they are.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Chunks {
     chunks: SmallVec<[Bytes; 3]>,
     next: usize,
+    /// Pieces that come one by one, after the others.
+    coming: Option<Coming>,
+}
+
+/// Pieces that are not known yet.
+pub(super) type Coming = Pin<Box<dyn Stream<Item = Result<Bytes, Infallible>> + Send>>;
+
+impl fmt::Debug for Chunks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunks").field("chunks", &self.pieces()).finish_non_exhaustive()
+    }
 }
 
 impl Chunks {
     pub(super) fn new(chunks: SmallVec<[Bytes; 3]>) -> Chunks {
-        Chunks { chunks, next: 0 }
+        Chunks { chunks, next: 0, coming: None }
     }
 
     /// Bytes that are still to be sent.
@@ -45,11 +58,14 @@ impl Body for Chunks {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         loop {
             let next = self.next;
-            let Some(chunk) = self.chunks.get_mut(next).map(std::mem::take) else { return Poll::Ready(None) };
+            let Some(chunk) = self.chunks.get_mut(next).map(std::mem::take) else {
+                let Some(coming) = &mut self.coming else { return Poll::Ready(None) };
+                return coming.as_mut().poll_next(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)));
+            };
             self.next += 1;
             if !chunk.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(chunk))));
@@ -58,11 +74,11 @@ impl Body for Chunks {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces().iter().all(Bytes::is_empty)
+        self.coming.is_none() && self.pieces().iter().all(Bytes::is_empty)
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.len())
+        if self.coming.is_some() { SizeHint::default() } else { SizeHint::with_exact(self.len()) }
     }
 }
 
@@ -82,6 +98,13 @@ pub(super) fn status(status: StatusCode) -> Answer {
 pub(super) fn chunks(chunks: SmallVec<[Bytes; 3]>, content_type: &'static str) -> Answer {
     let mut answer = Response::new(Chunks::new(chunks));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
+/// 200 with what is `coming`, of `content_type`.
+pub(super) fn stream(coming: Coming, content_type: &'static str) -> Answer {
+    let mut answer = chunks(SmallVec::new(), content_type);
+    answer.body_mut().coming = Some(coming);
     answer
 }
 

@@ -43,10 +43,10 @@ const INLINE: u64 = 64 << 10;
 /// `answer` with its body compressed; as it is when that fails.
 pub(super) async fn compress(answer: Answer, encoding: Encoding) -> Answer {
     let deflated = if answer.body().len() > INLINE {
-        let chunks = answer.body().clone();
-        blocking::run("compressing an answer", move || deflate(&chunks, encoding)).await
+        let pieces = answer.body().pieces().to_vec();
+        blocking::run("compressing an answer", move || deflate(&pieces, encoding)).await
     } else {
-        Ok(deflate(answer.body(), encoding))
+        Ok(deflate(answer.body().pieces(), encoding))
     };
     match deflated {
         Ok(Ok(deflated)) => with_body(answer, encoding, deflated),
@@ -73,8 +73,7 @@ fn uncompressed(answer: Answer, error: &dyn std::error::Error) -> Answer {
     answer
 }
 
-fn deflate(chunks: &Chunks, encoding: Encoding) -> io::Result<Vec<u8>> {
-    let pieces = chunks.pieces();
+fn deflate(pieces: &[Bytes], encoding: Encoding) -> io::Result<Vec<u8>> {
     match encoding {
         Encoding::Gzip => {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());

@@ -80,8 +80,14 @@ pub(super) async fn infer(
 /// Longer JSON is read and written on a thread of its own, so that others are answered meanwhile.
 const INLINE: usize = 64 << 10;
 
+/// The datatype of strings, as a request writes it.
+const BYTES: &[u8] = b"\"BYTES\"";
+
 async fn decode(body: Bytes, header_length: Option<usize>, limits: Limits) -> Result<InferBody, InferError> {
-    if header_length.unwrap_or(body.len()) <= INLINE {
+    let json = header_length.unwrap_or(body.len());
+    // Strings are looked at one after the other, wherever they are.
+    let has_strings = || body.windows(BYTES.len()).take(json).any(|words| words == BYTES);
+    if json <= INLINE && (body.len() <= INLINE || !has_strings()) {
         return codec::decode(&body, header_length, &limits);
     }
     blocking::run("reading the request", move || codec::decode(&body, header_length, &limits)).await?

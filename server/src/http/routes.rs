@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use matchit::Router;
 use percent_encoding::percent_decode_str;
 
-use crate::describe::{GENERATE, MODEL_CONTROL, SHARED_MEMORY, TRACE};
+use crate::describe::{GENERATE, SHARED_MEMORY, TRACE};
 
 /// What a route asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,14 @@ pub enum Question {
     Infer,
     /// Every model and its state.
     Index,
+    /// What happens to versions, as it happens.
+    Events,
+    /// To load a model.
+    Load,
+    /// To unload one.
+    Unload,
+    /// To put the versions of a model that served before in the place of those that serve.
+    RollBack,
     /// The settings of the log, to read or to change.
     Logging,
     /// Part of the protocol, but served by later work; the sentence says what.
@@ -68,10 +76,13 @@ const ROUTES: &[(&str, Method, Question)] = {
         ("/v2/logging", POST, Logging),
         ("/v2/repository/index", POST, Index),
         ("/v2/repository/{repository}/index", POST, Index),
-        ("/v2/repository/models/{model}/load", POST, NotYet(MODEL_CONTROL)),
-        ("/v2/repository/models/{model}/unload", POST, NotYet(MODEL_CONTROL)),
-        ("/v2/repository/{repository}/models/{model}/load", POST, NotYet(MODEL_CONTROL)),
-        ("/v2/repository/{repository}/models/{model}/unload", POST, NotYet(MODEL_CONTROL)),
+        ("/v2/repository/events", GET, Events),
+        ("/v2/repository/models/{model}/load", POST, Load),
+        ("/v2/repository/models/{model}/unload", POST, Unload),
+        ("/v2/repository/models/{model}/rollback", POST, RollBack),
+        ("/v2/repository/{repository}/models/{model}/load", POST, Load),
+        ("/v2/repository/{repository}/models/{model}/unload", POST, Unload),
+        ("/v2/repository/{repository}/models/{model}/rollback", POST, RollBack),
         ("/v2/systemsharedmemory/status", GET, NotYet(SHARED_MEMORY)),
         ("/v2/systemsharedmemory/region/{region}/status", GET, NotYet(SHARED_MEMORY)),
         ("/v2/systemsharedmemory/region/{region}/register", POST, NotYet(SHARED_MEMORY)),

@@ -19,7 +19,9 @@ use tracing::error;
 
 use super::answer::{self, Answer};
 use super::body::{self, BodyLimits};
+use super::event_stream;
 use super::infer::infer;
+use super::model_control;
 use super::routes::{self, Matched, NoRoute, Question};
 use super::unread;
 use crate::activity::Activity;
@@ -28,6 +30,7 @@ use crate::describe::refuse_repository_name;
 use crate::logging::{AccessLog, request_span};
 use crate::readiness::Stage;
 use crate::request_id::{self, RequestId};
+use crate::request_memory::Held;
 use crate::request_rules::parse_version;
 use crate::size_limit::SizeLimit;
 
@@ -209,6 +212,11 @@ impl HttpService {
                 let ready = wants_ready(&self.json_body(exchange).await?)?;
                 Ok(answer::json(&index(app, ready)))
             }
+            Question::Events => event_stream::follow(app, exchange),
+            Question::Load | Question::Unload | Question::RollBack => {
+                refuse_repository_name(matched.repository.unwrap_or_default())?;
+                model_control::answer(self, matched.question, model, exchange).await
+            }
             Question::Logging => {
                 if exchange.request.method() == Method::POST {
                     let settings = self.json_body(exchange).await?;
@@ -221,10 +229,21 @@ impl HttpService {
     }
 
     /// The body as a JSON object; none is an empty one.
-    async fn json_body(&self, exchange: &mut Exchange) -> Result<Value, InferError> {
+    pub(super) async fn json_body(&self, exchange: &mut Exchange) -> Result<Value, InferError> {
+        self.json_object(exchange, SizeLimit::CONTROL, &self.app.request_memory.hold()).await
+    }
+
+    /// The same of at most `size`, which is counted in `held`.
+    pub(super) async fn json_object(
+        &self,
+        exchange: &mut Exchange,
+        size: SizeLimit,
+        held: &Held,
+    ) -> Result<Value, InferError> {
         let incoming = exchange.begin_body();
-        let limits = BodyLimits { size: SizeLimit::CONTROL, ..limits(&self.app) };
-        let bytes = body::read(incoming, None, limits, &self.app.request_memory.hold()).await?;
+        let limits = BodyLimits { size, ..limits(&self.app) };
+        let bytes = body::read(incoming, None, limits, held).await?;
+        held.grow(bytes.len())?; // what the JSON becomes
         if bytes.is_empty() {
             return Ok(Value::Object(serde_json::Map::new()));
         }
@@ -274,6 +293,7 @@ fn index(app: &App, ready: bool) -> Value {
             ("version", model.version),
             ("state", model.state),
             ("reason", model.reason),
+            ("since", model.since),
         ];
         let fields = fields.into_iter().filter(|(_, value)| !value.is_empty());
         Value::Object(fields.map(|(name, value)| (name.to_owned(), Value::String(value))).collect())

@@ -317,8 +317,10 @@ fn a_raw_binary_request_that_does_not_fit_is_refused() {
 fn what_later_work_brings_says_so() {
     let server = Setup::over(Repository::of(&["identity"]).path()).start();
     let refused = |path: &str, words: &str| server.post(path, "{}").refuses(501, &[words]);
-    refused("/v2/repository/models/identity/load", "load");
-    refused("/v2/repository/models/identity/unload", "load");
+    for verb in ["load", "unload"] {
+        let path = format!("/v2/repository/models/identity/{verb}");
+        server.post(&path, "{}").refuses(503, &["not allowed", "--model-control-mode=explicit"]);
+    }
     refused("/v2/models/identity/generate", "generate");
     refused("/v2/trace/setting", "trace");
     refused("/v2/systemsharedmemory/region/r/register", "shared memory");

@@ -93,7 +93,7 @@ fn check_has_the_settings_that_a_server_would_have() {
     let file = repository.path().join("README.toml");
     fs::write(&file, "model-config-name = \"fast\"").unwrap();
     run(&["check", path, "--config", file.to_str().unwrap()]).badly(1, &["1 problem"]);
-    run(&["check", path, "--model-control-mode=poll"]).badly(64, &["--model-control-mode", "\"poll\""]);
+    run(&["check", path, "--model-control-mode=some"]).badly(64, &["--model-control-mode", "\"some\""]);
     run(&["check", path, "--http-port=1"]).badly(2, &["--http-port"]);
 }
 

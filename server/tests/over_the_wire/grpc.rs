@@ -142,7 +142,7 @@ async fn unknown_names_are_told_with_their_own_status() {
     let metadata = ModelMetadataRequest { name: "nothing".to_owned(), version: String::new() };
     check(client.model_metadata(metadata).await, Code::NotFound, &["'nothing'"]);
     let load = RepositoryModelLoadRequest::default();
-    check(client.repository_model_load(load).await, Code::Unimplemented, &["load"]);
+    check(client.repository_model_load(load).await, Code::Unavailable, &["load", "not allowed"]);
     let output = InferRequestedOutputTensor { name: "OUTPUT9".to_owned(), ..Default::default() };
     let unknown_output = ModelInferRequest { outputs: vec![output], ..echo(1.0) };
     refused(&mut client, unknown_output, &["'OUTPUT9'", "OUTPUT0"]).await;

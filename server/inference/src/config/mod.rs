@@ -10,6 +10,7 @@ mod complete;
 mod normalise;
 mod padding;
 mod ragged;
+mod swap;
 mod unacted;
 
 use model::DataType;
@@ -21,11 +22,12 @@ pub(crate) use claims::{asks_for_a_limit, claims};
 pub use complete::{Completion, complete};
 pub use normalise::{Placement, normalise};
 pub use padding::padding;
+pub use swap::{SwapPolicy, swap_policy};
 pub use unacted::unacted;
 
 /// Whether something here acts on the key `key` of `parameters`; the backend acts on others.
 pub fn acts_on(key: &str) -> bool {
-    batching::PARAMETERS.contains(&key)
+    batching::PARAMETERS.contains(&key) || key == swap::PARAMETER
 }
 
 /// The data type that `number` (of `inference.DataType`) stands for; `None` for `TYPE_INVALID` and numbers

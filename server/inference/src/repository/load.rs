@@ -5,29 +5,61 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use model::{ModelName, ModelVersion};
 use proto::ModelConfig;
 use tracing::warn;
 
-use super::{Settings, scan, version_policy};
+use super::files::Files;
+use super::{Override, Settings, scan, version_policy};
 use crate::backend::{Backend, LoadError, ModelSource};
 use crate::batcher::{BatchPolicy, QueuePolicy};
 use crate::cache::{self, VersionCache};
 use crate::classification::Labels;
-use crate::config::{self, Batching, Placement};
+use crate::config::{self, Batching, Placement, SwapPolicy};
 use crate::rate_limiter::{Claim, Contenders};
 use crate::version::{Parts, ServedVersion};
 
 /// A configuration or label file of more bytes is a mistake.
 const MAX_TEXT_FILE: u64 = 16 << 20;
 
+/// Where the files of a model are, and its configuration where that is not one of them.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    directory: PathBuf,
+    overriding: Option<Override>,
+}
+
+impl Source {
+    /// All is in `directory`.
+    pub(super) fn in_repository(directory: PathBuf) -> Source {
+        Source { directory, overriding: None }
+    }
+
+    /// What `overriding` gives; what it does not is in `directory`.
+    pub(super) fn given(overriding: Override, directory: Option<&PathBuf>) -> Option<Source> {
+        let directory = match &overriding.files {
+            Some(files) => files.path().to_owned(),
+            None => directory?.clone(),
+        };
+        Some(Source { directory, overriding: Some(overriding) })
+    }
+}
+
 /// A model whose configuration is understood and whose versions are known, but not yet loaded.
 #[derive(Debug)]
 pub(super) struct Plan {
     name: ModelName,
-    directory: PathBuf,
+    source: Source,
+    /// The configuration as it was written.
+    written: ModelConfig,
+    /// What is beside the versions and the configuration: labels, data.
+    beside: Files,
+    /// The files of each version that is to be loaded, before it is.
+    files: BTreeMap<ModelVersion, Files>,
+    /// How its versions take the place of others.
+    pub(super) swap: SwapPolicy,
     /// The configuration file, relative to the repository.
     config_file: String,
     config: ModelConfig,
@@ -40,9 +72,14 @@ pub(super) struct Plan {
     pub(super) versions: Vec<ModelVersion>,
 }
 
-/// Reads the configuration of the model in `directory` and chooses its versions.
-pub(super) fn plan(name: &ModelName, directory: &Path, settings: &Settings) -> Result<Plan, LoadError> {
-    let (config_file, mut config) = read_config(name, directory, settings)?;
+/// Reads the configuration of the model at `source` and chooses its versions.
+pub(super) fn plan(name: &ModelName, source: Source, settings: &Settings) -> Result<Plan, LoadError> {
+    let directory = &*source.directory;
+    let (config_file, mut config) = match &source.overriding {
+        Some(given) => (format!("the configuration given for {name}"), given.config.clone()),
+        None => read_config(name, directory, settings)?,
+    };
+    let written = config.clone();
     let mut unacted =
         config::unacted(&config, |key| config::acts_on(key) || (settings.acts_on_parameter)(key));
     if config::asks_for_a_limit(&config) && settings.rate_limiter.is_none() {
@@ -50,12 +87,14 @@ pub(super) fn plan(name: &ModelName, directory: &Path, settings: &Settings) -> R
     }
     let wrong = |reason| LoadError::Config { file: config_file.clone(), reason };
     let placement = config::normalise(&mut config, name, settings.cores).map_err(wrong)?;
+    let swap = config::swap_policy(&config).map_err(wrong)?;
     let claims = match settings.rate_limiter {
         Some(_) => config::claims(&config).map_err(wrong)?,
         None => Vec::new(), // as with Triton, what has no effect is not looked at
     };
-    let available = scan::versions(directory)
-        .map_err(|error| LoadError::Unreadable { what: name.to_string(), reason: error.to_string() })?;
+    let unreadable =
+        |error: std::io::Error| LoadError::Unreadable { what: name.to_string(), reason: error.to_string() };
+    let available = scan::versions(directory).map_err(unreadable)?;
     let chosen = version_policy::choose(config.version_policy.as_ref(), &available);
     if !chosen.missing.is_empty() {
         warn!(model = %name, versions = ?chosen.missing, "version_policy names versions that have no directory");
@@ -76,9 +115,18 @@ pub(super) fn plan(name: &ModelName, directory: &Path, settings: &Settings) -> R
             ),
         });
     }
+    let is_version = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    let beside = Files::below(directory, is_version).map_err(unreadable)?.without(Path::new("config.pbtxt"));
+    let version_files = |version: &ModelVersion| Ok((*version, files_of(directory, *version)?));
+    let files =
+        chosen.versions.iter().map(version_files).collect::<std::io::Result<_>>().map_err(unreadable)?;
     Ok(Plan {
         name: name.clone(),
-        directory: directory.to_owned(),
+        source,
+        written,
+        beside,
+        files,
+        swap,
         config_file,
         config,
         placement,
@@ -88,7 +136,53 @@ pub(super) fn plan(name: &ModelName, directory: &Path, settings: &Settings) -> R
     })
 }
 
+fn files_of(directory: &Path, version: ModelVersion) -> std::io::Result<Files> {
+    Files::below(&directory.join(version.to_string()), |_| false)
+}
+
 impl Plan {
+    /// Whether a load request gave a part of it.
+    pub(super) fn is_overridden(&self) -> bool {
+        self.source.overriding.is_some()
+    }
+
+    /// Whether `other` is of the same files and the same configuration.
+    pub(super) fn is_same(&self, other: &Plan) -> bool {
+        !self.is_overridden()
+            && !other.is_overridden()
+            && self.written == other.written
+            && self.beside == other.beside
+            && self.files == other.files
+    }
+
+    /// Whether `version` would be the same if it was loaded as `other` says.
+    pub(super) fn has_same(&self, other: &Plan, version: ModelVersion) -> bool {
+        let whatever_versions = |config: &ModelConfig| ModelConfig { version_policy: None, ..config.clone() };
+        !self.is_overridden()
+            && !other.is_overridden()
+            && whatever_versions(&self.written) == whatever_versions(&other.written)
+            && self.beside == other.beside
+            && self.files.get(&version) == other.files.get(&version)
+    }
+
+    /// How long nobody has touched what is new in it since `tried`, at `now`; zero for a version without files.
+    pub(super) fn untouched_for(&self, tried: Option<&Plan>, now: SystemTime) -> Duration {
+        let new = |(version, files): &(&ModelVersion, &Files)| {
+            tried.is_none_or(|tried| tried.files.get(version) != Some(*files))
+        };
+        let ages = self.files.iter().filter(new).map(|(_, files)| files.untouched_for(now));
+        let beside = (!self.beside.is_empty()).then(|| self.beside.untouched_for(now));
+        let config =
+            fs::metadata(self.source.directory.join("config.pbtxt")).and_then(|metadata| metadata.modified());
+        let config = config.ok().map(|modified| now.duration_since(modified).unwrap_or_default());
+        ages.chain(beside).chain(config).min().unwrap_or_default()
+    }
+
+    /// Whether a version that is to be loaded has no files yet.
+    pub(super) fn has_nothing(&self) -> bool {
+        self.files.values().any(Files::is_empty)
+    }
+
     /// Loads `version` and starts its instances.
     pub(super) fn load(
         &self,
@@ -101,8 +195,8 @@ impl Plan {
         let source = ModelSource {
             name: &self.name,
             version,
-            model_directory: self.directory.clone(),
-            version_directory: self.directory.join(version.to_string()),
+            model_directory: self.source.directory.clone(),
+            version_directory: self.source.directory.join(version.to_string()),
             config: &self.config,
             instances: self.placement.instances,
             threads_per_instance: self.placement.threads_per_instance,
@@ -131,7 +225,24 @@ impl Plan {
             contenders,
             loaded_in: started.elapsed(),
         };
-        ServedVersion::start(parts)
+        let served = ServedVersion::start(parts)?;
+        self.expect_unchanged(version)?;
+        Ok(served)
+    }
+
+    /// What was read of a file while it was written is neither what it was nor what it becomes.
+    fn expect_unchanged(&self, version: ModelVersion) -> Result<(), LoadError> {
+        let unreadable =
+            |reason: String| LoadError::Unreadable { what: format!("{}/{version}", self.name), reason };
+        let files =
+            files_of(&self.source.directory, version).map_err(|error| unreadable(error.to_string()))?;
+        if self.files.get(&version) == Some(&files) {
+            return Ok(());
+        }
+        Err(unreadable(
+            "its files changed while they were read; write them elsewhere, then rename the directory"
+                .to_owned(),
+        ))
     }
 
     /// The instances of a version, if they wait for others.
@@ -148,14 +259,15 @@ impl Plan {
             .map(|output| {
                 let what =
                     format!("{}/{} (labels of output {:?})", self.name, output.label_filename, output.name);
-                let path =
-                    inside(&self.directory, &output.label_filename).ok_or_else(|| LoadError::Config {
+                let path = inside(&self.source.directory, &output.label_filename).ok_or_else(|| {
+                    LoadError::Config {
                         file: self.config_file.clone(),
                         reason: format!(
                             "output {:?} has label_filename {:?}, which leaves the model's directory",
                             output.name, output.label_filename
                         ),
-                    })?;
+                    }
+                })?;
                 Ok((output.name.clone(), Labels::parse(&read_labels(&path, what)?)))
             })
             .collect()

@@ -1,30 +1,48 @@
 //! The model repository: which models and versions there are, and which of them answer.
 //!
-//! The data path reads an immutable snapshot; loading replaces it. A version is `Loading`, then `Ready` or
-//! `Failed`; a version that fails changes nothing for the others, and a load that panics is one that fails.
+//! The data path reads an immutable snapshot ([`snapshot`]); [`control`] replaces it: it loads and unloads, whoever
+//! asks for it, and tells of each step ([`events`]). A version that fails changes nothing for the others, and a load
+//! that panics is one that fails.
 
+mod change;
+mod control;
+mod events;
+mod files;
 mod load;
+mod overriding;
+mod poll;
+mod retire;
 mod scan;
+mod snapshot;
+mod turns;
 mod version_policy;
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use model::{InferError, ModelName, ModelVersion};
-use tracing::{error, info, warn};
+use parking_lot::Mutex;
+use tracing::{error, warn};
 
 use crate::backend::{Backend, LoadError};
 use crate::cache::ResponseCache;
 use crate::config::Completion;
 use crate::rate_limiter::RateLimiter;
 use crate::version::ServedVersion;
+pub use control::ControlError;
+use control::Why;
+pub use events::{Event, Events};
+pub use overriding::Override;
 pub use scan::ScanError;
+pub use snapshot::{IndexEntry, State};
+use snapshot::{Kept, ModelEntry, Snapshot, VersionEntry, VersionState};
+use turns::{Slots, Turns};
 
 /// How models are found and loaded.
 #[derive(Clone, Debug)]
@@ -50,103 +68,102 @@ pub struct Settings {
     pub rate_limiter: Option<Arc<RateLimiter>>,
     /// Whether the backend acts on a key of `parameters`.
     pub acts_on_parameter: fn(&str) -> bool,
+    /// Sets of versions of a model that stay loaded when others take their place.
+    pub keep_previous: usize,
 }
 
 /// Every model and its versions.
 #[derive(Debug)]
 pub struct Repository {
     settings: Settings,
+    backend: Arc<dyn Backend>,
+    published: Arc<Published>,
+    turns: Turns,
+    slots: Slots,
+    /// What is being written, as the last look saw it.
+    unsettled: Mutex<poll::Unsettled>,
+}
+
+/// What is known, and what is told of its changes.
+#[derive(Debug, Default)]
+struct Published {
     snapshot: ArcSwap<Snapshot>,
+    events: Events,
 }
 
-/// What is known at one moment.
-#[derive(Clone, Debug, Default)]
-struct Snapshot {
-    models: HashMap<ModelName, ModelEntry>,
-    /// What was wrong with the repositories; `None` until they have been looked through, when nobody can say
-    /// yet which models there are.
-    scanned: Option<Arc<[ScanError]>>,
-}
+impl Published {
+    fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
 
-#[derive(Clone, Debug, Default)]
-struct ModelEntry {
-    versions: BTreeMap<ModelVersion, VersionState>,
-    /// Why no version could even be tried.
-    problem: Option<String>,
-    /// What its configuration asks for and nothing acts on yet.
-    unacted: Vec<String>,
-}
+    /// Publishes a snapshot in which the entry of `name` is changed.
+    fn update(&self, name: &ModelName, change: impl Fn(&mut ModelEntry)) {
+        self.snapshot.rcu(|snapshot| {
+            let mut snapshot = Snapshot::clone(snapshot);
+            change(snapshot.models.entry(name.clone()).or_default());
+            snapshot
+        });
+    }
 
-#[derive(Clone, Debug)]
-enum VersionState {
-    Loading,
-    /// It was loaded. It answers unless its instances have failed since ([`ServedVersion::failure`]).
-    Ready(Arc<ServedVersion>),
-    Failed {
-        reason: String,
-    },
-}
-
-/// One line of the repository index.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IndexEntry {
-    /// The model.
-    pub name: ModelName,
-    /// The version; `None` when the model failed before its versions were known.
-    pub version: Option<ModelVersion>,
-    /// Its state.
-    pub state: State,
-    /// Why it is in that state; empty when there is nothing to say.
-    pub reason: String,
-}
-
-/// The state of a version, as the repository index names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It answers requests.
-    Ready,
-    /// It does not.
-    Unavailable,
-    /// It is being loaded.
-    Loading,
-}
-
-impl State {
-    /// The name on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            State::Ready => "READY",
-            State::Unavailable => "UNAVAILABLE",
-            State::Loading => "LOADING",
-        }
+    /// Says that `version` is in `state` since now.
+    fn note(&self, name: &ModelName, version: ModelVersion, state: &VersionState, reason: &str) {
+        let now = SystemTime::now();
+        self.update(name, |entry| {
+            entry.versions.insert(version, VersionEntry::new(state.clone(), now, reason.to_owned()));
+            entry.forget_the_oldest();
+        });
+        self.events.tell(now, name, Some(version), state.shown(), reason.to_owned());
     }
 }
 
 impl Repository {
     /// A repository of which nothing is loaded yet.
-    pub fn new(settings: Settings) -> Repository {
-        Repository { settings, snapshot: ArcSwap::default() }
+    pub fn new(settings: Settings, backend: Arc<dyn Backend>) -> Repository {
+        Repository {
+            slots: Slots::new(settings.load_threads),
+            settings,
+            backend,
+            published: Arc::default(),
+            turns: Turns::default(),
+            unsettled: Mutex::default(),
+        }
     }
 
-    /// Finds every model and loads it; returns when all are ready or failed. Blocks: not for async code.
+    /// Finds every model and loads those that `wanted` names; all of them where it names none. Returns when they are
+    /// ready or failed. Blocks: not for async code.
     ///
     /// What is wrong with a repository or a directory in it is kept ([`Repository::scan_errors`]); the models
     /// of the others are loaded.
-    pub fn load_all(&self, backend: &dyn Backend) {
+    pub fn load_all(&self, wanted: Option<&[ModelName]>) {
         let (found, errors) = scan::models(&self.settings.repositories);
-        let found: Vec<_> = found.into_iter().collect();
-        self.publish_names(found.iter().map(|(name, _)| name), errors.into());
+        let is_wanted = |name: &ModelName| wanted.is_none_or(|wanted| wanted.contains(name));
+        self.publish_names(found.keys(), is_wanted, errors.into());
+        let missing = wanted.unwrap_or_default().iter().filter(|name| !found.contains_key(*name));
+        for name in missing {
+            let reason = "no repository has a directory of that name".to_owned();
+            self.update(name, |entry| entry.required = true);
+            self.fail(name, &reason, Why::Start);
+        }
+        let found: Vec<_> = found.into_iter().filter(|(name, _)| is_wanted(name)).collect();
+        self.side_by_side(&found, |(name, directories)| {
+            let _turn = self.turns.take(name);
+            let _ = self.load(name, directories, None, Why::Start); // the index says why not
+        });
+        self.tell_of_unasked_resources();
+    }
+
+    /// Does `work` for each of `all`, as many at a time as may be loaded.
+    fn side_by_side<T: Sync>(&self, all: &[T], work: impl Fn(&T) + Sync) {
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {
-            for _ in 0..self.settings.load_threads.clamp(1, found.len().max(1)) {
+            for _ in 0..self.settings.load_threads.clamp(1, all.len().max(1)) {
                 scope.spawn(|| {
-                    while let Some((name, directories)) = found.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        self.load(name, directories, backend);
+                    while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        work(one);
                     }
                 });
             }
         });
-        self.tell_of_unasked_resources();
     }
 
     /// Most likely their names are misspelt, and what they should bound is not.
@@ -164,58 +181,83 @@ impl Repository {
     fn publish_names<'a>(
         &self,
         names: impl Iterator<Item = &'a ModelName> + Clone,
+        is_wanted: impl Fn(&ModelName) -> bool,
         errors: Arc<[ScanError]>,
     ) {
-        self.snapshot.rcu(|snapshot| {
+        self.published.snapshot.rcu(|snapshot| {
             let mut snapshot = Snapshot::clone(snapshot);
-            snapshot.models.extend(names.clone().map(|name| (name.clone(), ModelEntry::default())));
+            for name in names.clone() {
+                let wanted = is_wanted(name);
+                let entry = || ModelEntry { unwanted: !wanted, required: wanted, ..ModelEntry::default() };
+                snapshot.models.entry(name.clone()).or_insert_with(entry);
+            }
             snapshot.scanned = Some(Arc::clone(&errors));
             snapshot
         });
     }
 
-    fn load(&self, name: &ModelName, directories: &[PathBuf], backend: &dyn Backend) {
-        let [directory] = directories else {
-            return self.fail(name, "model appears in two or more repositories".to_owned());
-        };
-        let plan = match unless_it_panics(|| load::plan(name, directory, &self.settings)) {
-            Ok(plan) => plan,
-            Err(error) => return self.fail(name, error.to_string()),
-        };
-        if !plan.unacted.is_empty() {
-            warn!(model = %name, fields = plan.unacted.join(", "), "valid, but not acted on yet");
+    /// Says that no version of `name` can be tried, and why; those that serve go on.
+    fn fail(&self, name: &ModelName, reason: &str, why: Why) {
+        let entry = self.entry(name);
+        if why == Why::Changed && entry.last_failure() == Some(reason) {
+            return; // it was said before
         }
+        error!(model = %name, error = reason, "failed to load");
+        let serves = entry.ready().next().is_some();
         self.update(name, |entry| {
-            entry.unacted.clone_from(&plan.unacted);
-            entry.versions = plan.versions.iter().map(|version| (*version, VersionState::Loading)).collect();
-        });
-        for &version in &plan.versions {
-            let loaded = unless_it_panics(|| plan.load(version, backend, &self.settings)).map(Arc::new);
-            let state = match &loaded {
-                Ok(served) => VersionState::Ready(Arc::clone(served)),
-                Err(error) => VersionState::Failed { reason: error.to_string() },
-            };
-            self.update(name, |entry| drop(entry.versions.insert(version, state.clone())));
-            // Said once it is so.
-            match loaded {
-                Ok(served) => info!(model = %name, %version, took = ?served.loaded_in(), "ready"),
-                Err(error) => error!(model = %name, %version, %error, "failed to load"),
+            entry.tried = None;
+            (entry.failure, entry.unwanted) = (Some(reason.to_owned()), false);
+            if serves {
+                entry.blame(reason);
+            } else {
+                entry.problem = Some(reason.to_owned());
             }
-        }
+        });
+        let (state, reason) = match serves {
+            true => (State::Ready, format!("{STILL_SERVES}{reason}")),
+            false => (State::Unavailable, reason.to_owned()),
+        };
+        self.published.events.tell(SystemTime::now(), name, None, state, reason);
     }
 
-    fn fail(&self, name: &ModelName, reason: String) {
-        error!(model = %name, error = reason, "failed to load");
-        self.update(name, |entry| entry.problem = Some(reason.clone()));
+    /// The entry of `name` as it is now.
+    fn entry(&self, name: &ModelName) -> ModelEntry {
+        self.published.load().models.get(name).cloned().unwrap_or_default()
     }
 
     /// Publishes a snapshot in which the entry of `name` is changed.
     fn update(&self, name: &ModelName, change: impl Fn(&mut ModelEntry)) {
-        self.snapshot.rcu(|snapshot| {
-            let mut snapshot = Snapshot::clone(snapshot);
-            change(snapshot.models.entry(name.clone()).or_default());
-            snapshot
+        self.published.update(name, change);
+    }
+
+    /// Changes what serves of `name`, and what is kept, in one store. Returns the versions that are neither any more.
+    fn replace(
+        &self,
+        name: &ModelName,
+        kept: &[Kept],
+        change: impl Fn(&mut ModelEntry, SystemTime),
+    ) -> Vec<Arc<ServedVersion>> {
+        let (before, now) = (self.entry(name), SystemTime::now());
+        self.update(name, |entry| {
+            entry.kept = kept.to_vec();
+            change(entry, now);
+            entry.forget_the_oldest();
         });
+        let after = self.entry(name).loaded();
+        let is_gone = |served: &Arc<ServedVersion>| !after.iter().any(|other| Arc::ptr_eq(served, other));
+        before.loaded().into_iter().filter(is_gone).collect()
+    }
+
+    /// Tells that `served` answers from now on.
+    fn tell_ready(&self, served: &ServedVersion, reason: &str) {
+        let version = Some(served.version());
+        self.published.events.tell(
+            SystemTime::now(),
+            served.name(),
+            version,
+            State::Ready,
+            reason.to_owned(),
+        );
     }
 
     /// Where answers are kept, if anywhere.
@@ -230,7 +272,7 @@ impl Repository {
 
     /// What was wrong with the repositories when they were looked through.
     pub fn scan_errors(&self) -> Arc<[ScanError]> {
-        self.snapshot.load().scanned.clone().unwrap_or_default()
+        self.published.load().scanned.clone().unwrap_or_default()
     }
 
     /// The version of `model` that answers a request: the named one, else the highest that is ready.
@@ -242,27 +284,20 @@ impl Repository {
         model: &str,
         version: Option<ModelVersion>,
     ) -> Result<Arc<ServedVersion>, InferError> {
-        let snapshot = self.snapshot.load();
+        let snapshot = self.published.load();
         let (name, entry) = snapshot.find(model)?;
         match version {
             None => entry.ready().next_back().cloned().ok_or_else(|| entry.why_none_is_ready(name)),
-            Some(version) => match entry.versions.get(&version) {
-                Some(VersionState::Ready(served)) => match served.failure() {
-                    None => Ok(Arc::clone(served)),
-                    Some(_) => Err(InferError::VersionFailed { model: name.clone(), version }),
-                },
-                Some(VersionState::Loading | VersionState::Failed { .. }) => {
-                    Err(InferError::VersionNotReady { model: name.clone(), version })
-                }
-                None if entry.is_unread() => Err(InferError::ModelLoading { model: name.to_string() }),
-                None => Err(InferError::UnknownVersion { model: name.clone(), version }),
+            Some(version) => match entry.versions.get(&version).map(|entry| &entry.state) {
+                Some(VersionState::Ready(served)) if served.failure().is_none() => Ok(Arc::clone(served)),
+                _ => Err(entry.why_not(name, version)),
             },
         }
     }
 
     /// Every version that is ready, by name and version.
     pub fn all_ready(&self) -> Vec<Arc<ServedVersion>> {
-        let snapshot = self.snapshot.load();
+        let snapshot = self.published.load();
         let mut ready: Vec<_> = snapshot.models.values().flat_map(ModelEntry::ready).cloned().collect();
         ready.sort_by(|a, b| (a.name(), a.version()).cmp(&(b.name(), b.version())));
         ready
@@ -273,7 +308,7 @@ impl Repository {
     /// # Errors
     /// When the model is unknown or has no ready version.
     pub fn ready_versions(&self, model: &str) -> Result<Vec<Arc<ServedVersion>>, InferError> {
-        let snapshot = self.snapshot.load();
+        let snapshot = self.published.load();
         let (name, entry) = snapshot.find(model)?;
         let ready: Vec<_> = entry.ready().cloned().collect();
         if ready.is_empty() { Err(entry.why_none_is_ready(name)) } else { Ok(ready) }
@@ -281,7 +316,7 @@ impl Repository {
 
     /// The fields of each model's configuration that are valid but not acted on yet, by model.
     pub fn unacted(&self) -> Vec<(ModelName, Vec<String>)> {
-        let snapshot = self.snapshot.load();
+        let snapshot = self.published.load();
         let with_any = snapshot.models.iter().filter(|(_, entry)| !entry.unacted.is_empty());
         let mut unacted: Vec<_> =
             with_any.map(|(name, entry)| (name.clone(), entry.unacted.clone())).collect();
@@ -289,9 +324,20 @@ impl Repository {
         unacted
     }
 
+    /// What has happened to versions, and happens.
+    pub fn events(&self) -> &Events {
+        &self.published.events
+    }
+
+    /// Whether every model serves that the server was told to at its start, but for those that were unloaded since. A
+    /// version that came later and failed is no reason to send everyone elsewhere.
+    pub fn is_complete(&self) -> bool {
+        self.published.load().models.values().all(ModelEntry::is_complete)
+    }
+
     /// Every model and version with its state, by name and version.
     pub fn index(&self) -> Vec<IndexEntry> {
-        let snapshot = self.snapshot.load();
+        let snapshot = self.published.load();
         let mut index: Vec<_> = snapshot.models.iter().flat_map(|(name, entry)| entry.index(name)).collect();
         index.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         index
@@ -310,72 +356,11 @@ fn words(panic: &(dyn Any + Send)) -> String {
     words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason given".to_owned())
 }
 
-impl Snapshot {
-    /// The entry of `model`. Until the repositories have been looked through nobody can say that it is unknown.
-    fn find(&self, model: &str) -> Result<(&ModelName, &ModelEntry), InferError> {
-        self.models.get_key_value(model).ok_or_else(|| {
-            let model = model.chars().take(ModelName::MAX_LEN).collect();
-            match self.scanned {
-                Some(_) => InferError::UnknownModel { model },
-                None => InferError::ModelLoading { model },
-            }
-        })
-    }
-}
+/// In front of why a load failed where versions go on serving.
+const STILL_SERVES: &str = "the last load failed, and what served goes on: ";
 
-impl ModelEntry {
-    fn ready(&self) -> impl DoubleEndedIterator<Item = &Arc<ServedVersion>> {
-        self.versions.values().filter_map(|state| match state {
-            VersionState::Ready(served) if served.failure().is_none() => Some(served),
-            VersionState::Loading | VersionState::Ready(_) | VersionState::Failed { .. } => None,
-        })
-    }
-
-    /// True until its configuration is read, which says what versions there are.
-    fn is_unread(&self) -> bool {
-        self.versions.is_empty() && self.problem.is_none()
-    }
-
-    /// Only what will not change by itself is told as not found: clients and meshes give up on that.
-    fn why_none_is_ready(&self, name: &ModelName) -> InferError {
-        let loading = |state: &VersionState| matches!(state, VersionState::Loading);
-        if self.is_unread() || self.versions.values().any(loading) {
-            return InferError::ModelLoading { model: name.to_string() };
-        }
-        let failed = |(version, state): (&ModelVersion, &VersionState)| {
-            matches!(state, VersionState::Ready(_)).then_some(*version)
-        };
-        match self.versions.iter().rev().find_map(failed) {
-            Some(version) => InferError::VersionFailed { model: name.clone(), version },
-            None => InferError::NoReadyVersion { model: name.clone() },
-        }
-    }
-
-    fn index(&self, name: &ModelName) -> Vec<IndexEntry> {
-        let entry = |version, state, reason: &str| IndexEntry {
-            name: name.clone(),
-            version,
-            state,
-            reason: reason.to_owned(),
-        };
-        if let Some(problem) = &self.problem {
-            return vec![entry(None, State::Unavailable, problem)];
-        }
-        if self.versions.is_empty() {
-            return vec![entry(None, State::Loading, "")];
-        }
-        let versions = self.versions.iter().map(|(version, state)| match state {
-            VersionState::Loading => entry(Some(*version), State::Loading, ""),
-            VersionState::Ready(served) => match served.failure() {
-                None => entry(Some(*version), State::Ready, ""),
-                Some(reason) => entry(Some(*version), State::Unavailable, reason),
-            },
-            VersionState::Failed { reason } => entry(Some(*version), State::Unavailable, reason),
-        });
-        versions.collect()
-    }
-}
-
+#[cfg(test)]
+mod control_tests;
 #[cfg(test)]
 mod rate_limit_tests;
 #[cfg(test)]

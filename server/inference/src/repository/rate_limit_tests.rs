@@ -107,7 +107,7 @@ impl Instance for HeldInstance {
 /// Servers that share a rate limiter, each of one model, and the test's hold on their runs.
 struct Bench {
     limiter: Arc<RateLimiter>,
-    backend: Held,
+    backend: Arc<Held>,
     began: Receiver<Began>,
     models: HashMap<&'static str, (TempDir, Repository)>,
 }
@@ -118,7 +118,7 @@ impl Bench {
             |(name, count): &(&str, u32)| ResourceTotal { name: (*name).into(), count: *count, device: None };
         let limiter = Arc::new(RateLimiter::new(totals.iter().map(total).collect()));
         let (began, has_begun) = channel();
-        let backend = Held { began, gate: Arc::default() };
+        let backend = Arc::new(Held { began, gate: Arc::default() });
         Bench { limiter, backend, began: has_begun, models: HashMap::new() }
     }
 
@@ -132,11 +132,12 @@ impl Bench {
         fs::create_dir_all(directory.path().join(model).join("1")).unwrap();
         let config = format!("max_batch_size: 8 dynamic_batching {{ }}\n{groups}");
         fs::write(directory.path().join(model).join("config.pbtxt"), config).unwrap();
-        let repository = Repository::new(Settings {
+        let settings = Settings {
             rate_limiter: Some(Arc::clone(&self.limiter)),
             ..super::tests::settings(directory.path())
-        });
-        repository.load_all(&self.backend);
+        };
+        let repository = Repository::new(settings, Arc::clone(&self.backend) as Arc<dyn Backend>);
+        repository.load_all(None);
         self.models.insert(model, (directory, repository));
         self
     }
@@ -458,8 +459,9 @@ fn without_a_rate_limiter_its_fields_have_no_effect_and_are_told() {
     let mut bench = Bench::new(&[]).with("a", &[(1, r#"resources { count: 1 } priority: 2"#)]);
     assert!(bench.problem("a").contains("without a name"), "{}", bench.problem("a"));
     let (directory, _) = bench.models.remove("a").unwrap();
-    let repository = Repository::new(super::tests::settings(directory.path()));
-    repository.load_all(&bench.backend);
+    let settings = super::tests::settings(directory.path());
+    let repository = Repository::new(settings, Arc::clone(&bench.backend) as Arc<dyn Backend>);
+    repository.load_all(None);
     assert_eq!(repository.ready("a", None).unwrap().instances_waiting(), None);
     assert_eq!(
         repository.unacted()[0].1,

@@ -52,6 +52,15 @@ pub(super) fn models(repositories: &[PathBuf]) -> (Found, Vec<ScanError>) {
     (found, errors)
 }
 
+/// Where `name` is in `repositories`.
+pub(super) fn directories_of(name: &ModelName, repositories: &[PathBuf]) -> Vec<PathBuf> {
+    repositories
+        .iter()
+        .map(|repository| repository.join(name.as_str()))
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
 /// The versions of the model in `directory`. Numbered directories with leading zeros are said to be
 /// ignored; other names are not versions.
 pub(super) fn versions(directory: &Path) -> io::Result<Vec<ModelVersion>> {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
@@ -39,14 +39,36 @@ impl Backend for Fake {
             _ => {}
         }
         let dies = source.name.as_str() == "dies";
-        Ok(Arc::new(FakeModel { signature: signature(), dies, made_one: AtomicBool::new(false) }))
+        Ok(Arc::new(FakeModel::new(dies, None, None)))
     }
 }
 
-struct FakeModel {
+/// Gives back what it is given, or a number.
+pub(super) struct FakeModel {
     signature: Signature,
     dies: bool,
     made_one: AtomicBool,
+    answer: Option<u8>,
+    /// One less when it is gone.
+    alive: Option<Arc<AtomicUsize>>,
+}
+
+impl FakeModel {
+    fn new(dies: bool, answer: Option<u8>, alive: Option<Arc<AtomicUsize>>) -> FakeModel {
+        FakeModel { signature: signature(), dies, made_one: AtomicBool::new(false), answer, alive }
+    }
+
+    pub(super) fn answering(answer: u8, alive: Arc<AtomicUsize>) -> FakeModel {
+        FakeModel::new(false, Some(answer), Some(alive))
+    }
+}
+
+impl Drop for FakeModel {
+    fn drop(&mut self) {
+        if let Some(alive) = &self.alive {
+            alive.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
 }
 
 impl LoadedModel for FakeModel {
@@ -58,19 +80,24 @@ impl LoadedModel for FakeModel {
         if self.dies && self.made_one.swap(true, Ordering::Relaxed) {
             return Err(LoadError::Unsupported("no memory for a second one".to_owned()));
         }
-        Ok(Box::new(FakeInstance { dies: self.dies }))
+        Ok(Box::new(FakeInstance { dies: self.dies, answer: self.answer }))
     }
 }
 
 struct FakeInstance {
     dies: bool,
+    answer: Option<u8>,
 }
 
 impl Instance for FakeInstance {
     fn execute(&mut self, inputs: &[InstanceInput], _: &[usize]) -> Result<Execution, ExecuteError> {
         assert!(!self.dies, "a bug in the model");
         let tensor = &inputs[0].tensor;
-        let outputs = smallvec![InstanceOutput { shape: tensor.shape.clone(), data: tensor.data.clone() }];
+        let data = match self.answer {
+            Some(answer) => Bytes::from(vec![answer; tensor.data.len()]),
+            None => tensor.data.clone(),
+        };
+        let outputs = smallvec![InstanceOutput { shape: tensor.shape.clone(), data }];
         let now = Instant::now();
         Ok(Execution { outputs, inputs_ready: now, inferred: now })
     }
@@ -89,12 +116,12 @@ fn with_models(models: &[&str]) -> (TempDir, Repository) {
         fs::create_dir_all(directory.path().join(model).join("1")).unwrap();
         fs::write(directory.path().join(model).join("config.pbtxt"), "instance_group { count: 1 }").unwrap();
     }
-    let repository = over(directory.path());
+    let repository = over(directory.path(), fake().0);
     (directory, repository)
 }
 
-fn over(path: &Path) -> Repository {
-    Repository::new(settings(path))
+fn over(path: &Path, backend: impl Backend) -> Repository {
+    Repository::new(settings(path), Arc::new(backend))
 }
 
 pub(super) fn settings(path: &Path) -> Settings {
@@ -109,6 +136,7 @@ pub(super) fn settings(path: &Path) -> Settings {
         cache: None,
         rate_limiter: None,
         acts_on_parameter: |_| false,
+        keep_previous: 0,
     }
 }
 
@@ -122,11 +150,11 @@ fn code(result: Result<Arc<ServedVersion>, InferError>) -> Option<Code> {
     result.err().map(|error| error.code())
 }
 
-fn version(number: u64) -> Option<ModelVersion> {
+pub(super) fn version(number: u64) -> Option<ModelVersion> {
     ModelVersion::new(number)
 }
 
-async fn infer(served: &ServedVersion) -> Result<u8, InferError> {
+pub(super) async fn infer(served: &ServedVersion) -> Result<u8, InferError> {
     infer_of(served, 7).await
 }
 
@@ -177,7 +205,7 @@ impl Instance for SlowInstance {
         if *inputs[0].tensor.data == [9] {
             self.0.lock().unwrap().recv().unwrap();
         }
-        FakeInstance { dies: false }.execute(inputs, outputs)
+        FakeInstance { dies: false, answer: None }.execute(inputs, outputs)
     }
 }
 
@@ -189,9 +217,10 @@ async fn answers_from_the_cache_keep_the_order_of_the_requests() {
     let config = "instance_group { count: 1 } dynamic_batching { preserve_ordering: true } response_cache { enable: true }";
     fs::write(directory.path().join("ordered/config.pbtxt"), config).unwrap();
     let cache = Some(Arc::new(ResponseCache::new(1 << 20)));
-    let repository = Repository::new(Settings { cache, ..settings(directory.path()) });
     let (let_go, go_on) = channel();
-    repository.load_all(&Slow(Arc::new(Mutex::new(go_on))));
+    let backend = Arc::new(Slow(Arc::new(Mutex::new(go_on))));
+    let repository = Repository::new(Settings { cache, ..settings(directory.path()) }, backend);
+    repository.load_all(None);
     let served = repository.ready("ordered", None).unwrap();
     assert_eq!(infer_of(&served, 7).await, Ok(7));
     let (mut slow, mut kept) = (pin!(infer_of(&served, 9)), pin!(infer_of(&served, 7)));
@@ -208,11 +237,11 @@ async fn answers_from_the_cache_keep_the_order_of_the_requests() {
 #[test]
 fn a_load_that_panics_fails_that_model_alone() {
     let (_directory, repository) = with_models(&["load_panics", "sound"]);
-    repository.load_all(&fake().0);
+    repository.load_all(None);
     let index = repository.index();
-    assert_eq!(index[0].state, State::Unavailable);
+    assert_eq!(index[0].state, Some(State::Unavailable));
     assert_eq!(index[0].reason, "the load panicked: a bug in load_panics");
-    assert_eq!(index[1].state, State::Ready);
+    assert_eq!(index[1].state, Some(State::Ready));
     assert_eq!(code(repository.ready("load_panics", version(1))), Some(Code::Unavailable));
 }
 
@@ -220,13 +249,13 @@ fn a_load_that_panics_fails_that_model_alone() {
 #[tokio::test]
 async fn a_version_whose_last_instance_is_gone_is_unavailable_and_says_why() {
     let (_directory, repository) = with_models(&["dies", "sound"]);
-    repository.load_all(&fake().0);
+    repository.load_all(None);
     let served = repository.ready("dies", None).unwrap();
     let lost = infer(&served).await.unwrap_err();
     assert_eq!(lost.code(), Code::Internal, "{lost}");
     served.drain(); // its thread has ended: what it leaves behind is there
     let index = repository.index();
-    assert_eq!(index[0].state, State::Unavailable);
+    assert_eq!(index[0].state, Some(State::Unavailable));
     assert!(index[0].reason.contains("no memory for a second one"), "{}", index[0].reason);
     let failed = InferError::VersionFailed { model: served.name().clone(), version: served.version() };
     assert_eq!(failed.code(), Code::Unavailable);
@@ -242,7 +271,9 @@ async fn a_version_whose_last_instance_is_gone_is_unavailable_and_says_why() {
 /// Everything was not found, which clients and meshes do not try again.
 #[test]
 fn what_is_not_known_yet_may_be_retried_and_what_is_known_not_to_be_there_may_not() {
-    let (_directory, repository) = with_models(&["sound", "waits"]);
+    let (directory, _) = with_models(&["sound", "waits"]);
+    let (backend, is_loading, let_go) = fake();
+    let repository = over(directory.path(), backend);
     for (model, number) in [("sound", None), ("nope", None), ("nope", version(1))] {
         assert_eq!(
             code(repository.ready(model, number)),
@@ -250,9 +281,8 @@ fn what_is_not_known_yet_may_be_retried_and_what_is_known_not_to_be_there_may_no
             "before the scan: {model}"
         );
     }
-    let (backend, is_loading, let_go) = fake();
     thread::scope(|scope| {
-        scope.spawn(|| repository.load_all(&backend));
+        scope.spawn(|| repository.load_all(None));
         is_loading.recv().unwrap();
         assert_eq!(code(repository.ready("nope", None)), Some(Code::NotFound));
         for number in [None, version(1)] {
@@ -270,10 +300,10 @@ fn what_is_not_known_yet_may_be_retried_and_what_is_known_not_to_be_there_may_no
 #[test]
 fn what_is_wrong_with_a_repository_is_kept() {
     let (directory, repository) = with_models(&[]);
-    repository.load_all(&fake().0);
+    repository.load_all(None);
     assert!(repository.scan_errors().is_empty(), "an empty repository is a repository");
-    let missing = over(&directory.path().join("missing"));
-    missing.load_all(&fake().0);
+    let missing = over(&directory.path().join("missing"), fake().0);
+    missing.load_all(None);
     assert!(matches!(&*missing.scan_errors(), [ScanError::Unreadable { .. }]));
     assert_eq!(code(missing.ready("nope", None)), Some(Code::NotFound));
 }

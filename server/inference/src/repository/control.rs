@@ -1,0 +1,407 @@
+//! Model control: what is loaded and unloaded, by whom it was asked for.
+//!
+//! One thing at a time is done to a model; different models are loaded side by side. New versions are loaded beside
+//! those that serve, and take their place in one store once all of them are ready; if one cannot be loaded, those that
+//! serve go on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use model::{ModelName, ModelVersion};
+use tracing::{error, info, warn};
+
+use super::change::Change;
+use super::load::{self, Plan};
+use super::overriding::Override;
+use super::snapshot::{Kept, ModelEntry, State, VersionEntry, VersionState};
+use super::{Repository, scan, unless_it_panics};
+use crate::backend::LoadError;
+use crate::config::SwapPolicy;
+use crate::version::ServedVersion;
+
+/// Why something was not done to a model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// No repository has it.
+    #[error(
+        "failed to load '{model}', failed to poll from model repository: no repository has a directory of that name"
+    )]
+    NotFound {
+        /// The name asked for.
+        model: String,
+    },
+    /// It could not be loaded.
+    #[error("load failed for model '{model}': {reason}")]
+    Failed {
+        /// The model.
+        model: ModelName,
+        /// Of each version that failed, or of the model.
+        reason: String,
+    },
+    /// What should be loaded instead of its files cannot be.
+    #[error("{0}")]
+    Override(String),
+    /// Nothing is kept that it could go back to.
+    #[error(
+        "model '{model}' has no earlier versions that are still loaded; --keep-previous says how many stay so"
+    )]
+    NothingKept {
+        /// The model.
+        model: ModelName,
+    },
+    /// It never served.
+    #[error("Request for unknown model: '{model}' is not found")]
+    Unknown {
+        /// The name asked for.
+        model: String,
+    },
+}
+
+/// Why a model is loaded, which says what counts as a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The server starts.
+    Start,
+    /// Someone asked for it: what failed before is tried again.
+    Asked,
+    /// Its files changed.
+    Changed,
+}
+
+/// Why a version is loaded and does not serve.
+const KEPT: &str = "kept loaded, so that it can be rolled back to";
+
+/// Why a version serves that did not a moment ago.
+const ROLLED_BACK_TO: &str = "rolled back to";
+
+/// A version that was loaded, or why it was not.
+type Loaded = (ModelVersion, Result<Arc<ServedVersion>, LoadError>);
+
+impl Repository {
+    /// Loads `name`, or what `overriding` gives instead of its files, so that it serves what they say now. Nothing is
+    /// done when nothing has changed. Blocks until it is: not for async code.
+    ///
+    /// # Errors
+    /// When it cannot be loaded; then what served goes on.
+    pub fn load_model(&self, name: &ModelName, overriding: Option<Override>) -> Result<(), ControlError> {
+        let directories = scan::directories_of(name, &self.settings.repositories);
+        let known = self.published.load().models.contains_key(name);
+        if directories.is_empty() && overriding.is_none() && !known {
+            return Err(ControlError::NotFound { model: name.to_string() });
+        }
+        let _turn = self.turns.take(name);
+        self.load(name, &directories, overriding, Why::Asked)
+    }
+
+    /// Takes `name` out of service: requests that come are refused, those that came are answered, and then its memory
+    /// is given back. Nothing is done to a model that is not there.
+    pub fn unload_model(&self, name: &ModelName) {
+        if !self.published.load().models.contains_key(name) {
+            return;
+        }
+        let _turn = self.turns.take(name);
+        self.unload(name, "unloaded");
+    }
+
+    /// Puts the versions that served before in the place of those that serve, in one store.
+    ///
+    /// # Errors
+    /// When there are none that are still loaded.
+    pub fn roll_back(&self, name: &ModelName) -> Result<Vec<ModelVersion>, ControlError> {
+        if !self.published.load().models.contains_key(name) {
+            return Err(ControlError::Unknown { model: name.to_string() });
+        }
+        let _turn = self.turns.take(name);
+        let began = Instant::now();
+        let nothing = || ControlError::NothingKept { model: name.clone() };
+        let mut before = self.entry(name);
+        let Kept { versions, plan } = before.kept.pop().ok_or_else(nothing)?;
+        let left = self.replace(name, &before.kept, |entry, now| {
+            entry.versions.retain(|_, version| !matches!(version.state, VersionState::Ready(_)));
+            for served in &versions {
+                let ready = VersionState::Ready(Arc::clone(served));
+                let entry_of_it = VersionEntry::new(ready, now, ROLLED_BACK_TO.to_owned());
+                entry.versions.insert(served.version(), entry_of_it);
+            }
+            entry.serving.clone_from(&plan);
+        });
+        let took = began.elapsed();
+        let numbers: Vec<_> = versions.iter().map(|served| served.version()).collect();
+        info!(model = %name, versions = ?numbers, ?took, "rolled back");
+        versions.iter().for_each(|served| self.tell_ready(served, ROLLED_BACK_TO));
+        self.retire(left);
+        Ok(numbers)
+    }
+
+    /// Loads the model in `directories`, for a caller whose turn it is.
+    pub(super) fn load(
+        &self,
+        name: &ModelName,
+        directories: &[PathBuf],
+        overriding: Option<Override>,
+        why: Why,
+    ) -> Result<(), ControlError> {
+        let failed = |reason: String| ControlError::Failed { model: name.clone(), reason };
+        let fail = |reason: String| {
+            self.fail(name, &reason, why);
+            Err(failed(reason))
+        };
+        let source = match (overriding, directories) {
+            (Some(given), [..] | []) if given.files.is_some() => load::Source::given(given, None),
+            (_, [_, _, ..]) => return fail("model appears in two or more repositories".to_owned()),
+            (Some(given), directories) => load::Source::given(given, directories.first()),
+            (None, directories) => directories.first().cloned().map(load::Source::in_repository),
+        };
+        let Some(source) = source else {
+            return fail("no repository has a directory of that name".to_owned());
+        };
+        let plan = match unless_it_panics(|| load::plan(name, source, &self.settings)) {
+            Ok(plan) => Arc::new(plan),
+            Err(error) => return fail(error.to_string()),
+        };
+        let entry = self.entry(name);
+        if why == Why::Changed && entry.tried.as_ref().is_some_and(|tried| tried.is_same(&plan)) {
+            return Ok(()); // it is what it was, be that good or bad
+        }
+        let change = change(&entry, &plan);
+        drop(entry); // it holds what may have to leave
+        self.update(name, |entry| {
+            entry.unacted.clone_from(&plan.unacted);
+            (entry.problem, entry.unwanted) = (None, false);
+            entry.tried = Some(Arc::clone(&plan));
+            let failed = |version: &VersionEntry| matches!(version.state, VersionState::Failed);
+            entry.versions.retain(|version, known| !failed(known) || plan.versions.contains(version));
+        });
+        if change.is_nothing() {
+            self.update(name, |entry| {
+                entry.forgive();
+                entry.serving = Some(Arc::clone(&plan));
+            });
+            return Ok(());
+        }
+        if !plan.unacted.is_empty() {
+            warn!(model = %name, fields = plan.unacted.join(", "), "valid, but not acted on yet");
+        }
+        self.carry_out(name, &plan, &change, why).map_err(failed)
+    }
+
+    /// Loads what `change` says and puts it in place; why it was not, of each version.
+    fn carry_out(&self, name: &ModelName, plan: &Arc<Plan>, change: &Change, why: Why) -> Result<(), String> {
+        let before = self.entry(name).serving;
+        let serving = self.entry(name).ready().next().is_some();
+        if plan.swap == SwapPolicy::Resource && serving && !change.load.is_empty() {
+            self.take_out(name, change);
+        }
+        for &version in &change.load {
+            self.begin(name, version);
+        }
+        let loaded: Vec<Loaded> = {
+            let _slot = self.slots.take();
+            let load = |version| unless_it_panics(|| plan.load(version, &*self.backend, &self.settings));
+            change.load.iter().map(|&version| (version, load(version).map(Arc::new))).collect()
+        };
+        let failures: Vec<_> = loaded
+            .iter()
+            .filter_map(|(version, loaded)| Some((*version, loaded.as_ref().err()?.clone())))
+            .collect();
+        // At first each version that can serve does; later all of a load serve, or none.
+        if !failures.is_empty() && (serving || failures.len() == loaded.len()) {
+            self.keep_what_serves(name, loaded, &failures, why);
+            self.restore(name, before);
+        } else {
+            self.put_in_place(name, plan, change, loaded, why);
+        }
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let told = |(version, error): &(ModelVersion, LoadError)| {
+            format!("version {version} is at UNAVAILABLE state: {error};")
+        };
+        Err(failures.iter().map(told).collect::<Vec<_>>().join(" "))
+    }
+
+    /// The versions that `change` replaces or drops stop before the others are loaded: there is no room for both.
+    fn take_out(&self, name: &ModelName, change: &Change) {
+        let left = self.replace(name, &[], |entry, now| {
+            for (version, known) in &mut entry.versions {
+                if matches!(known.state, VersionState::Ready(_)) && !change.keep.contains(version) {
+                    let reason = "unloading before the next is loaded (swap_policy)".to_owned();
+                    *known = VersionEntry::new(VersionState::Draining, now, reason);
+                }
+            }
+        });
+        info!(model = %name, versions = left.len(), "unloading before the next is loaded (swap_policy)");
+        for thread in self.retire(left) {
+            let _ = thread.join(); // it has said so if it panicked
+        }
+    }
+
+    fn put_in_place(
+        &self,
+        name: &ModelName,
+        plan: &Arc<Plan>,
+        change: &Change,
+        loaded: Vec<Loaded>,
+        why: Why,
+    ) {
+        let kept = self.kept_after(name, change);
+        let is_kept = |version| kept.last().is_some_and(|kept| kept.has(version));
+        let left = self.replace(name, &kept, |entry, now| {
+            for &version in &change.drop {
+                let (state, reason) = match is_kept(version) {
+                    true => (VersionState::Kept, KEPT.to_owned()),
+                    false => (VersionState::Draining, "replaced".to_owned()),
+                };
+                entry.versions.insert(version, VersionEntry::new(state, now, reason));
+            }
+            for (version, loaded) in &loaded {
+                let state = match loaded {
+                    Ok(served) => {
+                        VersionEntry::new(VersionState::Ready(Arc::clone(served)), now, String::new())
+                    }
+                    Err(error) => VersionEntry {
+                        late: why != Why::Start,
+                        ..VersionEntry::new(VersionState::Failed, now, error.to_string())
+                    },
+                };
+                entry.versions.insert(*version, state);
+            }
+            entry.forgive(); // what went wrong before is over
+            entry.serving = Some(Arc::clone(plan));
+        });
+        // Said once it is so.
+        for (version, loaded) in &loaded {
+            match loaded {
+                Ok(served) => {
+                    info!(model = %name, %version, took = ?served.loaded_in(), "ready");
+                    self.tell_ready(served, "");
+                }
+                Err(error) => {
+                    error!(model = %name, %version, %error, "failed to load");
+                    self.tell(name, *version, State::Unavailable, error.to_string());
+                }
+            }
+        }
+        for &version in change.drop.iter().filter(|version| is_kept(**version)) {
+            self.tell(name, version, State::Unavailable, KEPT.to_owned());
+        }
+        self.retire(left);
+    }
+
+    /// What stays loaded once `change` is in place.
+    fn kept_after(&self, name: &ModelName, change: &Change) -> Vec<Kept> {
+        let before = self.entry(name);
+        let versions: Vec<_> = before.ready().cloned().collect();
+        let mut kept = before.kept;
+        let is_left = |served: &Arc<ServedVersion>| !change.keep.contains(&served.version());
+        if versions.iter().any(is_left) {
+            kept.push(Kept { versions, plan: before.serving });
+        }
+        let surplus = kept.len().saturating_sub(self.settings.keep_previous);
+        kept.drain(..surplus);
+        kept
+    }
+
+    /// Where nothing serves any more since there was no room for both, what served `before` is loaded again.
+    fn restore(&self, name: &ModelName, before: Option<Arc<Plan>>) {
+        let Some(plan) = before.filter(|_| self.entry(name).ready().next().is_none()) else { return };
+        for &served in &plan.versions {
+            let loaded = unless_it_panics(|| plan.load(served, &*self.backend, &self.settings));
+            match loaded.map(Arc::new) {
+                Ok(again) => {
+                    self.update(name, |entry| {
+                        let ready = VersionState::Ready(Arc::clone(&again));
+                        let reason = "loaded again, since the next failed".to_owned();
+                        entry.versions.insert(served, VersionEntry::new(ready, now(), reason));
+                        entry.serving = Some(Arc::clone(&plan));
+                    });
+                    warn!(model = %name, version = %served, "loaded again, since the next failed");
+                    self.tell_ready(&again, "loaded again, since the next failed");
+                }
+                Err(error) => error!(model = %name, version = %served, %error, "cannot be loaded again"),
+            }
+        }
+    }
+
+    /// Says that `version` is being loaded; one of the same number that serves goes on.
+    fn begin(&self, name: &ModelName, version: ModelVersion) {
+        match self.entry(name).versions.get(&version).map(|entry| &entry.state) {
+            Some(VersionState::Ready(_)) => {
+                self.tell(name, version, State::Loading, "beside the one that serves".to_owned());
+            }
+            _ => self.published.note(name, version, &VersionState::Loading, ""),
+        }
+    }
+
+    /// Says that `version` could not be loaded; one of the same number that serves goes on.
+    fn refuse(&self, name: &ModelName, version: ModelVersion, reason: &str, why: Why) {
+        let serves = self.entry(name).ready().next().is_some();
+        self.update(name, |entry| {
+            let known = entry.versions.get(&version).map(|entry| &entry.state);
+            if !matches!(known, Some(VersionState::Ready(_))) {
+                let failed = VersionEntry::new(VersionState::Failed, now(), reason.to_owned());
+                entry.versions.insert(version, VersionEntry { late: why != Why::Start, ..failed });
+            }
+            entry.failure = Some(reason.to_owned());
+            if serves {
+                entry.blame(&format!("version {version}: {reason}"));
+            }
+        });
+        self.tell(name, version, State::Unavailable, reason.to_owned());
+    }
+
+    fn tell(&self, name: &ModelName, version: ModelVersion, state: State, reason: String) {
+        self.published.events.tell(now(), name, Some(version), state, reason);
+    }
+
+    /// The versions that were loaded are let go of, and the others go on; why is told of each.
+    fn keep_what_serves(
+        &self,
+        name: &ModelName,
+        loaded: Vec<Loaded>,
+        failures: &[(ModelVersion, LoadError)],
+        why: Why,
+    ) {
+        let loaded = loaded.into_iter().filter_map(|(version, loaded)| Some((version, loaded.ok()?)));
+        let loaded: Vec<_> = loaded.collect();
+        for (version, _) in &loaded {
+            self.refuse(name, *version, "another version that was loaded with it failed", why);
+        }
+        for (version, error) in failures {
+            error!(model = %name, %version, %error, "failed to load");
+            self.refuse(name, *version, &error.to_string(), why);
+        }
+        self.retire(loaded.into_iter().map(|(_, served)| served).collect());
+    }
+
+    /// Takes every version of `name` out of service.
+    pub(super) fn unload(&self, name: &ModelName, reason: &str) {
+        let left = self.replace(name, &[], |entry, now| {
+            for version in entry.versions.values_mut() {
+                let state = match version.state {
+                    VersionState::Ready(_) | VersionState::Kept => VersionState::Draining,
+                    _ => VersionState::Unloaded,
+                };
+                *version = VersionEntry::new(state, now, reason.to_owned());
+            }
+            (entry.problem, entry.failure, entry.tried, entry.serving) = (None, None, None, None);
+            entry.unwanted = true;
+        });
+        info!(model = %name, versions = left.len(), reason, "unloaded");
+        self.retire(left);
+    }
+}
+
+/// What has to be done so that the model of `entry` serves what `plan` says.
+fn change(entry: &ModelEntry, plan: &Plan) -> Change {
+    let serving: Vec<_> = entry.ready().map(|served| served.version()).collect();
+    let same = |version| entry.serving.as_ref().is_some_and(|before| before.has_same(plan, version));
+    Change::between(&serving, &plan.versions, same)
+}
+
+/// Now, as it is told.
+fn now() -> SystemTime {
+    SystemTime::now()
+}

@@ -1,0 +1,59 @@
+//! How a version leaves: what it took up is answered, then its memory is given back.
+
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::snapshot::VersionState;
+use super::{Published, Repository};
+use crate::backend::Backend;
+use crate::version::ServedVersion;
+
+impl Repository {
+    /// Lets go of `left`, which serve no more. Each is waited for on a thread of its own, so that what it holds is not
+    /// given back by a thread that answers requests.
+    pub(super) fn retire(&self, left: Vec<Arc<ServedVersion>>) -> Vec<JoinHandle<()>> {
+        let threads = left.into_iter().filter_map(|served| {
+            let (name, version) = (served.name().clone(), served.version());
+            if self.is_the_last_of_its_number(&served) {
+                self.published.note(&name, version, &VersionState::Draining, "");
+            }
+            let (published, backend) = (Arc::clone(&self.published), Arc::clone(&self.backend));
+            let leave = move || leave(served, &published, &*backend);
+            Builder::new()
+                .name(format!("retire_{version}"))
+                .spawn(leave)
+                // The last request that holds it then gives its memory back.
+                .inspect_err(|error| warn!(model = %name, %version, %error, "nobody can wait for its end"))
+                .ok()
+        });
+        threads.collect()
+    }
+
+    /// Whether the index has nothing else to say of the version than that `served` leaves: another of the same number
+    /// may have taken its place, or may be about to, or may have failed to.
+    fn is_the_last_of_its_number(&self, served: &ServedVersion) -> bool {
+        let (entry, version) = (self.entry(served.name()), served.version());
+        let state = entry.versions.get(&version).map(|entry| &entry.state);
+        let is_loaded = entry.loaded().iter().any(|other| other.version() == version);
+        !is_loaded && !matches!(state, Some(VersionState::Loading | VersionState::Failed))
+    }
+}
+
+fn leave(served: Arc<ServedVersion>, published: &Published, backend: &dyn Backend) {
+    let began = Instant::now();
+    let (name, version) = (served.name().clone(), served.version());
+    let departure = served.departure();
+    drop(served);
+    departure.wait();
+    backend.give_memory_back();
+    info!(model = %name, %version, took = ?began.elapsed(), "unloaded");
+    let entry = published.load().models.get(&name).cloned().unwrap_or_default();
+    if let Some(entry) = entry.versions.get(&version)
+        && matches!(entry.state, VersionState::Draining)
+    {
+        published.note(&name, version, &VersionState::Unloaded, "unloaded");
+    }
+}

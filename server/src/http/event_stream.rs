@@ -1,0 +1,190 @@
+//! `GET /v2/repository/events`: what happens to versions, as server-sent events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use inference::repository::Event;
+use model::InferError;
+use serde_json::json;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+
+use super::answer::{self, Answer};
+use super::server::Exchange;
+use crate::app::App;
+use crate::describe::rfc_3339;
+use crate::readiness::Stage;
+
+/// What a browser sends when it comes back: the last event it has seen.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// A line without meaning is sent so often when nothing happens, so that proxies keep the connection, and the death of
+/// the client is noticed.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Answers with the events that come from now on, or after the one that the client has seen; ends when the server stops.
+///
+/// # Errors
+/// When the query is not understood.
+pub(super) fn follow(app: &App, exchange: &Exchange) -> Result<Answer, InferError> {
+    let asked = Asked::of(exchange)?;
+    let events = app.repository.events();
+    let (before, coming) = events.follow(asked.after.unwrap_or_else(|| events.count()));
+    let following = Following {
+        before: before.into_iter(),
+        coming,
+        model: asked.model,
+        readiness: app.readiness.watch(),
+        opened: false,
+    };
+    let mut answer = answer::stream(Box::pin(frames(following)), "text/event-stream");
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(answer)
+}
+
+/// What a client wants to see.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Asked {
+    /// Events of this model alone.
+    model: Option<String>,
+    /// Events after this one.
+    after: Option<u64>,
+}
+
+impl Asked {
+    fn of(exchange: &Exchange) -> Result<Asked, InferError> {
+        let mut asked = Asked::read(exchange.request.uri().query().unwrap_or_default())?;
+        if let Some(seen) = exchange.header(&LAST_EVENT_ID) {
+            asked.after = Some(number("the header Last-Event-ID", seen)?);
+        }
+        Ok(asked)
+    }
+
+    fn read(query: &str) -> Result<Asked, InferError> {
+        let mut asked = Asked::default();
+        for part in query.split('&').filter(|part| !part.is_empty()) {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
+            match key {
+                "model" => asked.model = Some(value.into_owned()),
+                "after" => asked.after = Some(number("the parameter 'after'", &value)?),
+                _ => {
+                    let key: String = key.chars().take(40).collect();
+                    return Err(InferError::invalid(format!(
+                        "the query has '{key}', but takes 'model', a model's name, and 'after', the number of an event"
+                    )));
+                }
+            }
+        }
+        Ok(asked)
+    }
+}
+
+fn number(what: &str, text: &str) -> Result<u64, InferError> {
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(40).collect();
+        InferError::invalid(format!("{what} is '{shown}', but takes the number of an event"))
+    })
+}
+
+/// Who follows, and how far it is.
+struct Following {
+    before: std::vec::IntoIter<Arc<Event>>,
+    coming: Receiver<Arc<Event>>,
+    model: Option<String>,
+    readiness: watch::Receiver<Stage>,
+    opened: bool,
+}
+
+fn frames(following: Following) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    unfold(following, async |mut following| {
+        if !std::mem::replace(&mut following.opened, true) {
+            return Some((Ok(Bytes::from_static(b"retry: 1000\n\n")), following));
+        }
+        let frame = following.next().await?;
+        Some((Ok(frame), following))
+    })
+}
+
+impl Following {
+    /// The next frame; `None` when the server stops.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let model = self.model.as_deref();
+            let wants = |event: &Event| model.is_none_or(|model| model == event.model.as_str());
+            if let Some(event) = self.before.find(|event| wants(event)) {
+                return Some(frame(&event));
+            }
+            let stopping = self.readiness.wait_for(|stage| *stage == Stage::Stopping);
+            tokio::select! {
+                biased;
+                event = self.coming.recv() => match event {
+                    Ok(event) if wants(&event) => return Some(frame(&event)),
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(missed)) => return Some(lagged(missed)),
+                    Err(RecvError::Closed) => return None,
+                },
+                _ = stopping => return None,
+                () = tokio::time::sleep(HEARTBEAT) => return Some(Bytes::from_static(b":\n\n")),
+            }
+        }
+    }
+}
+
+fn frame(event: &Event) -> Bytes {
+    let data = json!({
+        "id": event.id,
+        "time": rfc_3339(event.time),
+        "model": event.model.as_str(),
+        "version": event.version.map(|version| version.to_string()),
+        "state": event.state.name(),
+        "reason": event.reason,
+    });
+    Bytes::from(format!("id: {}\nevent: version\ndata: {data}\n\n", event.id))
+}
+
+/// The client was so slow that events were let go before it read them.
+fn lagged(missed: u64) -> Bytes {
+    Bytes::from(format!("event: missed\ndata: {}\n\n", json!({ "missed": missed })))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use inference::repository::State;
+    use model::{ModelName, ModelVersion};
+
+    use super::*;
+
+    #[test]
+    fn a_query_names_a_model_and_an_event() {
+        let read = |query| Asked::read(query).map_err(|error| error.to_string());
+        assert_eq!(read(""), Ok(Asked::default()));
+        let asked = Asked { model: Some("my model".to_owned()), after: Some(7) };
+        assert_eq!(read("model=my%20model&after=7"), Ok(asked));
+        assert!(read("after=x").unwrap_err().contains("'after' is 'x'"));
+        assert!(read("modle=m").unwrap_err().contains("has 'modle'"));
+    }
+
+    #[test]
+    fn an_event_is_one_frame_whatever_its_reason_says() {
+        let event = Event {
+            id: 3,
+            time: SystemTime::UNIX_EPOCH,
+            model: ModelName::parse("m").unwrap(),
+            version: ModelVersion::new(2),
+            state: State::Unavailable,
+            reason: "two\nlines".to_owned(),
+        };
+        let text = String::from_utf8(frame(&event).to_vec()).unwrap();
+        let data = r#"{"id":3,"time":"1970-01-01T00:00:00Z","model":"m","version":"2","state":"UNAVAILABLE","reason":"two\nlines"}"#;
+        assert_eq!(text, format!("id: 3\nevent: version\ndata: {data}\n\n"));
+    }
+}

@@ -1,0 +1,138 @@
+//! Model control: load, unload and roll back, as both protocols ask for it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use inference::repository::{ControlError, Override};
+use model::{InferError, ModelName, ModelVersion};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::app::App;
+use crate::config::ControlMode;
+
+/// Requests that may wait for models to be loaded or unloaded; each has a thread of its own.
+const MOST_AT_ONCE: usize = 64;
+
+/// Who may control models, and how many at a time.
+#[derive(Debug)]
+pub struct ModelControl {
+    mode: ControlMode,
+    places: Arc<Semaphore>,
+}
+
+/// What a load request gives in place of a model's files.
+#[derive(Debug, Default)]
+pub struct LoadParameters {
+    /// The parameter `config`.
+    pub config: Option<String>,
+    /// The parameters `file:PATH`, by their path.
+    pub files: Vec<(String, Bytes)>,
+}
+
+impl ModelControl {
+    /// Control as `mode` allows it.
+    pub fn new(mode: ControlMode) -> ModelControl {
+        ModelControl { mode, places: Arc::new(Semaphore::new(MOST_AT_ONCE)) }
+    }
+
+    /// # Errors
+    /// When models are not loaded and unloaded by request.
+    fn expect_explicit(&self) -> Result<(), InferError> {
+        let what = match self.mode {
+            ControlMode::Explicit => return Ok(()),
+            ControlMode::Poll => "if polling is enabled",
+            ControlMode::None => "unless the server is started with --model-control-mode=explicit",
+        };
+        Err(InferError::NotAllowed { what: format!("explicit model load / unload is not allowed {what}") })
+    }
+
+    /// Does `work`, which takes long, on a thread of its own. It is done to its end even if nobody waits for it.
+    async fn run<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, InferError> {
+        let full = |_| InferError::NotAllowed {
+            what: format!("{MOST_AT_ONCE} requests to load or unload models wait already; retry later"),
+        };
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(full)?;
+        let (sender, done) = oneshot::channel();
+        let run = move || {
+            let result = work();
+            drop(place);
+            let _ = sender.send(result); // its client may be gone
+        };
+        let started = std::thread::Builder::new().name("model_control".to_owned()).spawn(run);
+        started.map_err(|_| InferError::ServerFault { what: "starting a thread" })?;
+        done.await.map_err(|_| InferError::ServerFault { what })
+    }
+}
+
+impl App {
+    /// Loads `model`, or what `parameters` give in its place; returns when it serves. `held` is let go of then.
+    ///
+    /// # Errors
+    /// When requests may not load models, or it cannot be loaded; then what served goes on.
+    pub async fn load_model(
+        self: &Arc<Self>,
+        model: &str,
+        parameters: LoadParameters,
+        held: impl Send + 'static,
+    ) -> Result<(), InferError> {
+        self.control.expect_explicit()?;
+        let name = ModelName::parse(model).map_err(|error| InferError::invalid(error.to_string()))?;
+        let app = Arc::clone(self);
+        let load = move || {
+            let loaded = overriding(&parameters).and_then(|given| app.repository.load_model(&name, given));
+            drop((parameters, held));
+            loaded
+        };
+        self.control.run("loading a model", load).await?.map_err(refusal)
+    }
+
+    /// Takes `model` out of service; returns as soon as requests for it are refused, while those that it took are
+    /// still answered.
+    ///
+    /// # Errors
+    /// When requests may not unload models.
+    pub async fn unload_model(self: &Arc<Self>, model: &str) -> Result<(), InferError> {
+        self.control.expect_explicit()?;
+        let Ok(name) = ModelName::parse(model) else { return Ok(()) }; // none has such a name
+        let app = Arc::clone(self);
+        self.control.run("unloading a model", move || app.repository.unload_model(&name)).await
+    }
+
+    /// Puts the versions of `model` that served before in the place of those that serve; returns which they are.
+    ///
+    /// # Errors
+    /// When none of them is still loaded.
+    pub async fn roll_back(self: &Arc<Self>, model: &str) -> Result<Vec<ModelVersion>, InferError> {
+        let unknown = |_| InferError::UnknownModel { model: model.to_owned() };
+        let name = ModelName::parse(model).map_err(unknown)?;
+        let app = Arc::clone(self);
+        self.control
+            .run("rolling a model back", move || app.repository.roll_back(&name))
+            .await?
+            .map_err(refusal)
+    }
+}
+
+fn overriding(parameters: &LoadParameters) -> Result<Option<Override>, ControlError> {
+    match (&parameters.config, parameters.files.as_slice()) {
+        (None, []) => Ok(None),
+        (None, [(path, _), ..]) => Err(ControlError::Override(format!(
+            "the file '{path}' is given without the parameter 'config', which must come with it"
+        ))),
+        (Some(config), files) => Override::new(config, files.iter().cloned()).map(Some),
+    }
+}
+
+/// The refusal as a request's.
+fn refusal(error: ControlError) -> InferError {
+    match &error {
+        ControlError::NotFound { .. } | ControlError::Unknown { .. } => {
+            InferError::NotThere { what: error.to_string() }
+        }
+        _ => InferError::invalid(error.to_string()),
+    }
+}
