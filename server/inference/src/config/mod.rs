@@ -1,7 +1,7 @@
 //! A model's configuration: read from `config.pbtxt`, completed from the graph, checked against it.
 //!
 //! In the order of a load: [`normalise`] before the graph is known, [`complete`] and [`check`]
-//! with it, [`batching`] when it is complete; [`unacted`] names what the configuration asks for and nothing here does yet.
+//! with it, [`batching`] and the like when it is complete; [`unacted`] names what the configuration asks for and nothing here does yet.
 
 mod batching;
 mod check;
@@ -11,6 +11,7 @@ mod normalise;
 mod padding;
 mod ragged;
 mod unacted;
+mod warmup;
 
 use model::DataType;
 use proto::v2::DataType as ConfigDataType;
@@ -22,10 +23,11 @@ pub use complete::{Completion, complete};
 pub use normalise::{Placement, normalise};
 pub use padding::padding;
 pub use unacted::unacted;
+pub(crate) use warmup::{MOST_BYTES, MOST_CHARACTERS, REQUIRE_FINITE, Sample, SampleInput, Source, warmup};
 
 /// Whether something here acts on the key `key` of `parameters`; the backend acts on others.
 pub fn acts_on(key: &str) -> bool {
-    batching::PARAMETERS.contains(&key)
+    batching::PARAMETERS.contains(&key) || key == REQUIRE_FINITE
 }
 
 /// The data type that `number` (of `inference.DataType`) stands for; `None` for `TYPE_INVALID` and numbers

@@ -17,6 +17,7 @@ use std::thread;
 
 use arc_swap::ArcSwap;
 use model::{InferError, ModelName, ModelVersion};
+use tracing::field::debug;
 use tracing::{error, info, warn};
 
 use crate::backend::{Backend, LoadError};
@@ -24,6 +25,7 @@ use crate::cache::ResponseCache;
 use crate::config::Completion;
 use crate::rate_limiter::RateLimiter;
 use crate::version::ServedVersion;
+pub(crate) use load::inside;
 pub use scan::ScanError;
 
 /// How models are found and loaded.
@@ -198,7 +200,10 @@ impl Repository {
             self.update(name, |entry| drop(entry.versions.insert(version, state.clone())));
             // Said once it is so.
             match loaded {
-                Ok(served) => info!(model = %name, %version, took = ?served.loaded_in(), "ready"),
+                Ok(served) => {
+                    let warm_up = served.warmed_up_in().map(debug);
+                    info!(model = %name, %version, took = ?served.loaded_in(), warm_up, "ready");
+                }
                 Err(error) => error!(model = %name, %version, %error, "failed to load"),
             }
         }
@@ -301,11 +306,12 @@ impl Repository {
 /// What `load` gives; a panic in it, of the backend most likely, is its error, so that it ends nothing else.
 fn unless_it_panics<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
     // A load shares nothing with others but what is behind locks, and what it was making is dropped.
-    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| Err(LoadError::Panicked(words(&*panic))))
+    catch_unwind(AssertUnwindSafe(load))
+        .unwrap_or_else(|panic| Err(LoadError::Panicked(panic_words(&*panic))))
 }
 
 /// What a panic said.
-fn words(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> String {
     let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
     words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason given".to_owned())
 }
@@ -380,3 +386,5 @@ impl ModelEntry {
 mod rate_limit_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod warmup_tests;
