@@ -161,6 +161,14 @@ pub enum LoadError {
         /// The backend's words.
         reason: String,
     },
+    /// A sample of `model_warmup` could not be made or run.
+    #[error("model_warmup {sample:?}: {reason}")]
+    Warmup {
+        /// The sample's name.
+        sample: String,
+        /// What is wrong with it, or how its run failed.
+        reason: String,
+    },
     /// The model asks for something this server does not do.
     #[error("{0}")]
     Unsupported(String),

@@ -50,12 +50,6 @@ pub(crate) enum Failed {
     Panicked,
 }
 
-impl From<String> for Failed {
-    fn from(reason: String) -> Failed {
-        Failed::Said(reason)
-    }
-}
-
 /// The moments of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Moments {
@@ -87,7 +81,7 @@ impl Model<'_> {
         instance: &mut dyn Instance,
         gather: &mut Gather,
         works: &[Work],
-    ) -> Result<Executed, Failed> {
+    ) -> Result<Executed, String> {
         let taken = Instant::now();
         let asked = union(works);
         let target = self.check.padding().and_then(|padding| padding.target(inputs_of(works)));
@@ -99,7 +93,7 @@ impl Model<'_> {
         if let Some(inputs) = put_together {
             gather.reuse(inputs);
         }
-        let execution = executed.map_err(|error| Failed::Said(error.0))?;
+        let execution = executed.map_err(|error| error.0)?;
         for (index, output) in asked.iter().zip(&execution.outputs) {
             if !self.ragged.is_some_and(|ragged| ragged.scatters(*index)) {
                 self.check.output_fits(*index, output)?;

@@ -34,6 +34,7 @@ mod request_check;
 pub mod scheduler;
 pub mod statistics;
 mod version;
+mod warmup;
 mod worker;
 
 pub use cache::ResponseCache;

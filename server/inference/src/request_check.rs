@@ -151,16 +151,19 @@ impl RequestCheck {
     /// When an input is missing, unknown, given twice, or of another type or shape than the model's; when
     /// the batch is too large; when an output is unknown or asked for twice.
     pub(crate) fn check(&self, request: &InferRequest) -> Result<Checked<'_>, InferError> {
-        self.inputs(request)
-            .and_then(|(inputs, rows)| {
-                self.padding.iter().try_for_each(|padding| padding.check(&inputs))?;
-                let (shape, size) = (self.shape(&inputs), self.size(&inputs));
-                Ok(Checked { outputs: self.outputs(request)?, inputs, rows, shape, size })
-            })
-            .map_err(|reason| {
-                let id = if request.id.is_empty() { "<id_unknown>" } else { request.id.as_str() };
-                InferError::invalid(format!("[request id: {id:.128}] {reason}"))
-            })
+        self.fit(request).map_err(|reason| {
+            let id = if request.id.is_empty() { "<id_unknown>" } else { request.id.as_str() };
+            InferError::invalid(format!("[request id: {id:.128}] {reason}"))
+        })
+    }
+
+    /// As [`RequestCheck::check`], but for the request of a sample, which no client has sent: the error is the reason
+    /// alone.
+    pub(crate) fn fit(&self, request: &InferRequest) -> Result<Checked<'_>, String> {
+        let (inputs, rows) = self.inputs(request)?;
+        self.padding.iter().try_for_each(|padding| padding.check(&inputs))?;
+        let (shape, size) = (self.shape(&inputs), self.size(&inputs));
+        Ok(Checked { outputs: self.outputs(request)?, inputs, rows, shape, size })
     }
 
     /// Whether what the model made of the output at `index` of the signature is what the configuration

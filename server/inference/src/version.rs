@@ -36,6 +36,7 @@ use crate::reply::{AnswerOrder, Reply};
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
 use crate::scheduler::Scheduler;
 use crate::statistics::{Failure, Statistics};
+use crate::warmup::Warmup;
 use crate::worker::Worker;
 use admission::{Expected, Schedule};
 use waits::Waits;
@@ -52,6 +53,8 @@ pub struct ServedVersion {
     cache: Option<VersionCache>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     loaded_in: Duration,
+    /// The part of it that warm-up took, if there was any.
+    warmed_up_in: Option<Duration>,
     /// Last, since fields are dropped in this order: when it is, nothing is left of the rest.
     alive: Alive,
 }
@@ -123,11 +126,14 @@ pub(crate) struct Parts {
     pub(crate) cache: Option<VersionCache>,
     /// Nothing runs before so many wait, once; 0 holds nothing up.
     pub(crate) held_until: usize,
+    /// What each instance runs before it takes requests.
+    pub(crate) warmup: Warmup,
+    /// Before the warm-up.
     pub(crate) loaded_in: Duration,
 }
 
 impl ServedVersion {
-    /// Starts the instances.
+    /// Warms the instances up and starts them.
     pub(crate) fn start(parts: Parts) -> Result<ServedVersion, LoadError> {
         let Parts { name, version, config, model, labels, batching, padding, instances, contenders, .. } =
             parts;
@@ -158,6 +164,7 @@ impl ServedVersion {
             max_batch_size: batching.policy.max_batch_size,
             statistics: Statistics::default(),
         });
+        let warmed_up_in = parts.warmup.run(&engine)?;
         let served = ServedVersion {
             engine: Arc::clone(&engine),
             config,
@@ -165,7 +172,8 @@ impl ServedVersion {
             cache: parts.cache,
             batching,
             threads: Mutex::new(Vec::with_capacity(instances)),
-            loaded_in: parts.loaded_in,
+            loaded_in: parts.loaded_in + warmed_up_in.unwrap_or_default(),
+            warmed_up_in,
             alive: Alive::new(),
         };
         for index in 0..instances {
@@ -220,9 +228,14 @@ impl ServedVersion {
         self.engine.check.padding().is_some()
     }
 
-    /// How long it took to load.
+    /// How long it took to load, warm-up included.
     pub fn loaded_in(&self) -> Duration {
         self.loaded_in
+    }
+
+    /// How long warm-up took; `None` where the configuration asks for none.
+    pub fn warmed_up_in(&self) -> Option<Duration> {
+        self.warmed_up_in
     }
 
     /// Why it answers no more, although nobody has stopped it: no instance is left.

@@ -1,6 +1,7 @@
 //! One instance at work: takes a batch, runs it, and what to do when that fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 
 use tracing::error;
 
@@ -8,7 +9,7 @@ use crate::backend::{Instance, LoadError, LoadedModel};
 use crate::batch::Gather;
 use crate::current_request;
 use crate::engine::{Engine, Job, Unanswered};
-use crate::execution::{Failed, Model, Work};
+use crate::execution::{Executed, Failed, Model, Work};
 use crate::scheduler::Batch;
 
 /// One instance, and what it needs to run batches. Its own thread uses it, or, for a run that is shorter than it
@@ -70,13 +71,7 @@ impl Worker {
             not_run.into_iter().for_each(|request| engine.let_go(request));
             return Ok(());
         }
-        let model = Model {
-            signature: engine.model.signature(),
-            check: &engine.check,
-            ragged: engine.ragged.as_ref(),
-        };
-        let (instance, gather) = (self.instance.as_mut(), &mut self.gather);
-        let executed = catch_unwind(AssertUnwindSafe(|| model.run(instance, gather, works)));
+        let executed = self.execute(engine, works);
         // None is left when a stop has refused them.
         let requests = engine.running[self.index].lock().end();
         let failed = match executed {
@@ -85,7 +80,7 @@ impl Worker {
                 engine.answer(works, requests, executed);
                 return Ok(());
             }
-            Ok(Err(failed)) => failed,
+            Ok(Err(reason)) => Failed::Said(reason),
             Err(_) => Failed::Panicked,
         };
         let recovered = self.recover(engine, &failed);
@@ -96,6 +91,22 @@ impl Worker {
         }
         engine.say_that_a_batch_failed(requests.len(), &failed);
         self.run_halves(engine, works, requests)
+    }
+
+    /// Runs `works` together, and tells a panic of the backend apart from a failure: after one, the instance is of no
+    /// use.
+    pub(crate) fn execute(
+        &mut self,
+        engine: &Engine,
+        works: &[Work],
+    ) -> thread::Result<Result<Executed, String>> {
+        let model = Model {
+            signature: engine.model.signature(),
+            check: &engine.check,
+            ragged: engine.ragged.as_ref(),
+        };
+        let (instance, gather) = (self.instance.as_mut(), &mut self.gather);
+        catch_unwind(AssertUnwindSafe(|| model.run(instance, gather, works)))
     }
 
     fn run_halves(

@@ -273,14 +273,17 @@ fn a_model_needs_no_configuration() {
 fn a_field_that_is_not_acted_on_yet_is_said_once() {
     let repository = Repository::of(&["identity"]);
     let config = fs::read_to_string(samples().join("identity/config.pbtxt")).unwrap();
-    repository.write("identity/config.pbtxt", format!("{config}\nmodel_warmup {{ name: \"w\" }}"));
+    repository.write(
+        "identity/config.pbtxt",
+        format!("{config}\nmodel_operations {{ op_library_filename: \"o\" }}"),
+    );
     let setup = Setup::over(repository.path()).may_complain();
     let server = setup.start();
     server.still_serves();
     server.still_serves();
     server.terminate();
     let log = server.wait_for_the_end().log;
-    assert_eq!(log.matches("model_warmup").count(), 1, "{log}");
+    assert_eq!(log.matches("model_operations").count(), 1, "{log}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A model's configuration: read from `config.pbtxt`, completed from the graph, checked against it.
 //!
 //! In the order of a load: [`normalise`] before the graph is known, [`complete`] and [`check`]
-//! with it, [`batching`] when it is complete; [`unacted`] names what the configuration asks for and nothing here does yet.
+//! with it, [`batching`] and the like when it is complete; [`unacted`] names what the configuration asks for and nothing here does yet.
 
 mod batching;
 mod check;
@@ -12,6 +12,7 @@ mod padding;
 mod ragged;
 mod swap;
 mod unacted;
+mod warmup;
 
 use model::DataType;
 use proto::v2::DataType as ConfigDataType;
@@ -24,10 +25,11 @@ pub use normalise::{Placement, normalise};
 pub use padding::padding;
 pub use swap::{SwapPolicy, swap_policy};
 pub use unacted::unacted;
+pub(crate) use warmup::{MOST_BYTES, MOST_CHARACTERS, REQUIRE_FINITE, Sample, SampleInput, Source, warmup};
 
 /// Whether something here acts on the key `key` of `parameters`; the backend acts on others.
 pub fn acts_on(key: &str) -> bool {
-    batching::PARAMETERS.contains(&key) || key == swap::PARAMETER
+    batching::PARAMETERS.contains(&key) || key == swap::PARAMETER || key == REQUIRE_FINITE
 }
 
 /// The data type that `number` (of `inference.DataType`) stands for; `None` for `TYPE_INVALID` and numbers

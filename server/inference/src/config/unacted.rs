@@ -37,6 +37,7 @@ const ACTED: &[&str] = &[
     "model_transaction_policy.decoupled",
     "dynamic_batching",
     "response_cache",
+    "model_warmup",
 ];
 
 /// The dotted names of the fields that `config`, as written, sets and nothing acts on; each once, in the
@@ -130,9 +131,9 @@ mod tests {
         );
         check(
             r#"input { name: "x" format: FORMAT_NCHW } input { name: "y" format: FORMAT_NCHW }
-               model_warmup { name: "w" }
+               model_warmup { name: "w" } model_operations { op_library_filename: "lib.so" }
                parameters { key: "TRITON_BATCH_STRATEGY_PATH" value { string_value: "lib.so" } }"#,
-            &["input.format", "model_warmup", r#"parameters["TRITON_BATCH_STRATEGY_PATH"]"#],
+            &["input.format", "model_operations", r#"parameters["TRITON_BATCH_STRATEGY_PATH"]"#],
         );
         check(
             r#"optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } } cuda { graphs: true } }"#,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use model::{ModelName, ModelVersion};
+use tracing::field::debug;
 use tracing::{error, info, warn};
 
 use super::change::Change;
@@ -275,7 +276,8 @@ impl Repository {
         for (version, loaded) in &loaded {
             match loaded {
                 Ok(served) => {
-                    info!(model = %name, %version, took = ?served.loaded_in(), "ready");
+                    let warm_up = served.warmed_up_in().map(debug);
+                    info!(model = %name, %version, took = ?served.loaded_in(), warm_up, "ready");
                     self.tell_ready(served, "");
                 }
                 Err(error) => {

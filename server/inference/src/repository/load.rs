@@ -20,6 +20,7 @@ use crate::classification::Labels;
 use crate::config::{self, Batching, Placement, SwapPolicy};
 use crate::rate_limiter::{Claim, Contenders};
 use crate::version::{Parts, ServedVersion};
+use crate::warmup::Warmup;
 
 /// A configuration or label file of more bytes is a mistake.
 const MAX_TEXT_FILE: u64 = 16 << 20;
@@ -212,6 +213,7 @@ impl Plan {
             name: self.name.clone(),
             version,
             labels: self.labels(&config)?,
+            warmup: Warmup::prepare(&config, &self.source.directory, &self.config_file)?,
             queue_capacity,
             cache: settings.cache.as_ref().filter(|_| cache::asked_for(&config)).map(|cache| {
                 VersionCache::new(cache, may_wait_for_each_other(&batching, settings), queue_capacity)

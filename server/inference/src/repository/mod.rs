@@ -38,6 +38,7 @@ use crate::version::ServedVersion;
 pub use control::ControlError;
 use control::Why;
 pub use events::{Event, Events};
+pub(crate) use load::inside;
 pub use overriding::Override;
 pub use scan::ScanError;
 pub use snapshot::{IndexEntry, State};
@@ -347,11 +348,12 @@ impl Repository {
 /// What `load` gives; a panic in it, of the backend most likely, is its error, so that it ends nothing else.
 fn unless_it_panics<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
     // A load shares nothing with others but what is behind locks, and what it was making is dropped.
-    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| Err(LoadError::Panicked(words(&*panic))))
+    catch_unwind(AssertUnwindSafe(load))
+        .unwrap_or_else(|panic| Err(LoadError::Panicked(panic_words(&*panic))))
 }
 
 /// What a panic said.
-fn words(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> String {
     let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
     words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason given".to_owned())
 }
@@ -365,3 +367,5 @@ mod control_tests;
 mod rate_limit_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod warmup_tests;

@@ -112,6 +112,7 @@ fn serve(dynamic_batching: &str) -> Bench {
         cache: None,
         contenders: None,
         held_until: 0,
+        warmup: Warmup::default(),
         loaded_in: Duration::ZERO,
     };
     Bench { version: Arc::new(ServedVersion::start(parts).unwrap()), began: has_begun, go, terminated }
