@@ -1,5 +1,5 @@
 //! A repository in a directory: what every service's repository does, without a service.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::num::NonZeroUsize;

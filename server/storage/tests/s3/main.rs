@@ -1,7 +1,7 @@
 //! Repositories in S3, as moto plays it. `cargo xtask test` runs these tests; by hand:
 //! `VOLLEY_PYTHON=PYTHON cargo test -p storage --test s3 -- --ignored`, with a Python that has the packages of
 //! `clients/python/requirements.txt`.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod moto;
 
