@@ -28,6 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("server/inference/loom", &["loom-locks"]),
     ("server/inference/loom/locks", &[]),
     ("server/ort_backend", &["inference", "model", "proto"]),
+    ("server/storage", &[]),
     ("clients/rust", &["proto"]),
     ("loadtest", &["proto", "volley-client"]),
     ("benches", &["inference", "model", "proto", "traffic", "volley"]),
@@ -59,6 +60,9 @@ const KNOWS_WIRE: &[&str] = &[
 /// Where the messages of the wire are declared.
 const SERVICE: &str = "proto/inference/grpc_service.proto";
 
+/// The only place that knows the services of object storage.
+const KNOWS_OBJECT_STORAGE: &[&str] = &["server/storage/"];
+
 /// Modules that decide; their callers tell them the time.
 const DECIDES: &[&str] = &[
     "server/model/src/",
@@ -66,6 +70,10 @@ const DECIDES: &[&str] = &[
     "server/inference/src/config",
     "server/inference/src/rate_limiter",
     "server/inference/src/repository/version_policy",
+    "server/storage/src/location.rs",
+    "server/storage/src/manifest.rs",
+    "server/storage/src/object_name.rs",
+    "server/storage/src/tree.rs",
     "loadtest/src/arrivals.rs",
     "loadtest/src/errors.rs",
     "loadtest/src/expect.rs",
@@ -181,20 +189,26 @@ fn names(files: &[File]) -> Vec<String> {
 }
 
 fn onnx_runtime(files: &[File]) -> Vec<String> {
-    let others = files.iter().filter(|file| !file.is_in(KNOWS_ORT));
-    let knowing = others.filter(|file| rust_code::mentions(&file.code(), "ort::"));
+    known_only_to(files, "ort", KNOWS_ORT, "go through the Backend trait")
+}
+
+fn object_storage(files: &[File]) -> Vec<String> {
+    known_only_to(files, "object_store", KNOWS_OBJECT_STORAGE, "go through storage::Remote")
+}
+
+/// The files outside `places` that mention the crate `name`, and the members that depend on it.
+fn known_only_to(files: &[File], name: &str, places: &[&str], instead: &str) -> Vec<String> {
+    let path = format!("{name}::");
+    let others = files.iter().filter(|file| !file.is_in(places));
+    let knowing = others.filter(|file| rust_code::mentions(&file.code(), &path));
     let mut broken: Vec<String> = knowing
-        .map(|file| {
-            format!(
-                "{}: it mentions ort::, which only {KNOWS_ORT:?} knows; go through the Backend trait",
-                file.path
-            )
-        })
+        .map(|file| format!("{}: it mentions {path}, which only {places:?} knows; {instead}", file.path))
         .collect();
     let members = members(files);
-    let importing = members.iter().filter(|member| member.dependencies.contains("ort"));
-    broken.extend(importing.map(|member| format!("{}/", member.place)).filter(|place| !KNOWS_ORT.contains(&place.as_str())).map(|place| {
-        format!("{place}Cargo.toml: it depends on ort, which only {KNOWS_ORT:?} knows; go through the Backend trait")
+    let importing = members.iter().filter(|member| member.dependencies.contains(name));
+    let others = importing.map(|member| format!("{}/", member.place));
+    broken.extend(others.filter(|place| !places.contains(&place.as_str())).map(|place| {
+        format!("{place}Cargo.toml: it depends on {name}, which only {places:?} knows; {instead}")
     }));
     broken
 }
@@ -367,6 +381,15 @@ fn only_the_backend_knows_onnx_runtime() {
     let manifest = "[package]\nname = \"traffic\"\n[dependencies]\nort = \"2\"";
     finds(onnx_runtime, File::new("server/traffic/Cargo.toml", manifest), "it depends on ort");
     holds(onnx_runtime);
+}
+
+#[test]
+fn only_its_crate_knows_object_storage() {
+    let code = "use object_store::ObjectStore;";
+    finds(object_storage, File::new("server/src/new.rs", code), "mentions object_store::");
+    let manifest = "[package]\nname = \"traffic\"\n[dependencies]\nobject_store = \"0.14\"";
+    finds(object_storage, File::new("server/traffic/Cargo.toml", manifest), "it depends on object_store");
+    holds(object_storage);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 
 use crate::tally::Tally;
@@ -29,7 +29,7 @@ enum Stage {
     Fmt,
     /// Clippy has nothing to say
     Clippy,
-    /// The Rust tests pass, those in the documentation too, and each bench runs once
+    /// The Rust tests pass, those in the documentation and those that need an S3 too, and each bench runs once
     Rust,
     /// The documentation has no broken link
     Docs,
@@ -131,8 +131,27 @@ fn rust(workspace: &Workspace) -> Result<Tally> {
     };
     let mut tally = rust_tests(&mut workspace.cargo(unit))?;
     tally += rust_tests(&mut workspace.cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]))?;
+    tally += object_storage(workspace)?;
     // Without `--bench`, Criterion runs each bench once and measures nothing.
     tally += check(&mut workspace.cargo(&["test", "--package", "benches", "--bench", "time"]))?;
+    Ok(tally)
+}
+
+/// The tests that need an S3, which a Python program plays; elsewhere they are marked as ignored.
+fn object_storage(workspace: &Workspace) -> Result<Tally> {
+    let mut tests = workspace.cargo(&[
+        "test",
+        "--package",
+        "storage",
+        "--test",
+        "s3",
+        "--no-fail-fast",
+        "--",
+        "--ignored",
+    ]);
+    tests.env("VOLLEY_PYTHON", python::interpreter(workspace)?);
+    let tally = rust_tests(&mut tests)?;
+    ensure!(!tally.is_empty(), "no test of server/storage/tests/s3 is marked as ignored");
     Ok(tally)
 }
 

@@ -9,7 +9,7 @@ use inference::{ResponseCache, ServedVersion};
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
-use super::host;
+use super::{host, repository};
 use crate::app::App;
 
 /// A family of metrics that has a value for each model version.
@@ -277,6 +277,7 @@ pub(super) fn text(app: &App) -> Vec<u8> {
         let metrics = resources.iter().map(|resource| resource_metric(resource, value(resource))).collect();
         families.push(message(name, help, "gauge", metrics));
     }
+    families.extend(repository::families(app));
     let mut memory = Metric::default();
     memory.set_gauge(gauge_value(count(app.request_memory.used() as u64)));
     families.push(message(REQUEST_MEMORY.0, REQUEST_MEMORY.1, "gauge", vec![memory]));
@@ -352,20 +353,20 @@ fn tag_name(tag: &str) -> String {
     std::iter::once('_').chain(safe).collect()
 }
 
-fn label(name: &str, value: &str) -> LabelPair {
+pub(super) fn label(name: &str, value: &str) -> LabelPair {
     let mut label = LabelPair::default();
     label.set_name(name.to_owned());
     label.set_value(value.to_owned());
     label
 }
 
-fn counter_value(value: u64) -> Counter {
+pub(super) fn counter_value(value: u64) -> Counter {
     let mut counter = Counter::default();
     counter.set_value(count(value));
     counter
 }
 
-fn gauge_value(value: f64) -> Gauge {
+pub(super) fn gauge_value(value: f64) -> Gauge {
     let mut gauge = Gauge::default();
     gauge.set_value(value);
     gauge
@@ -414,7 +415,7 @@ fn histogram_message(bounds: &[f64], counts: &[u64], sum: f64) -> prometheus::pr
     histogram
 }
 
-fn message(name: &str, help: &str, kind: &str, metrics: Vec<Metric>) -> MetricFamily {
+pub(super) fn message(name: &str, help: &str, kind: &str, metrics: Vec<Metric>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());
@@ -448,6 +449,9 @@ mod tests {
         }
         for ResourceGauge { name, help, .. } in RESOURCES {
             writeln!(table, "| `{name}` | gauge | resource, device | {help} |").unwrap();
+        }
+        for (name, kind, labels, help) in repository::FAMILIES {
+            writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
         }
         let (name, help) = REQUEST_MEMORY;
         writeln!(table, "| `{name}` | gauge | | {help} |").unwrap();

@@ -2,6 +2,7 @@
 
 mod host;
 mod metrics;
+mod repository;
 mod server;
 
 pub use server::MetricsService;

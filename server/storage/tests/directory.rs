@@ -1,0 +1,146 @@
+//! A repository in a directory: what every service's repository does, without a service.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use storage::{Cache, Environment, Limits, Options, Progress, Remote, Snapshot, StorageError, Transfers};
+
+/// A repository, and a cache of it.
+struct Case {
+    directory: tempfile::TempDir,
+    remote: Remote,
+    cache: Cache,
+}
+
+fn case(limits: Limits) -> Case {
+    let directory = tempfile::tempdir().unwrap();
+    let repository = directory.path().join("models");
+    fs::create_dir(&repository).unwrap();
+    let options = Options { environment: Environment::default(), limits };
+    let transfers = Arc::new(Transfers::start(NonZeroUsize::new(4).unwrap()).unwrap());
+    let remote = Remote::open(&format!("file://{}", repository.display()), &options, &transfers).unwrap();
+    let cache = Cache::open(&directory.path().join("cache"), 1 << 20).unwrap();
+    Case { directory, remote, cache }
+}
+
+impl Case {
+    fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.directory.path().join("models").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn fetch(&self, model: &str) -> Result<Snapshot, StorageError> {
+        self.remote.fetch(&self.remote.list().unwrap().models[model], &self.cache, &|_| {})
+    }
+}
+
+fn read(directory: &Path, path: &str) -> String {
+    fs::read_to_string(directory.join(path)).unwrap()
+}
+
+#[test]
+fn a_model_is_listed_and_fetched_in_parts() {
+    let case = case(Limits { part_size: 3, ..Limits::default() });
+    case.write("a/1/model.onnx", "0123456789");
+    case.write("a/config.pbtxt", "");
+    case.write("b/1/model.onnx", "b");
+    let tree = case.remote.list().unwrap();
+    assert_eq!(tree.models.keys().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(tree.models["a"].files[0].size, 10);
+    let told = Mutex::new(Vec::new());
+    let tell = |progress: Progress| told.lock().unwrap().push((progress.done, progress.total));
+    let snapshot = case.remote.fetch(&tree.models["a"], &case.cache, &tell).unwrap();
+    assert_eq!(read(snapshot.directory(), "1/model.onnx"), "0123456789");
+    assert_eq!(read(snapshot.directory(), "config.pbtxt"), "");
+    assert_eq!(*told.lock().unwrap(), [(0, 10), (10, 10)]);
+}
+
+#[test]
+fn a_change_is_a_new_snapshot_and_the_old_one_stays() {
+    let case = case(Limits::default());
+    case.write("a/1/model.onnx", "old");
+    let old = case.fetch("a").unwrap();
+    assert_eq!(case.fetch("a").unwrap().id(), old.id());
+    case.write("a/1/model.onnx", "new one");
+    let new = case.fetch("a").unwrap();
+    assert_ne!(new.id(), old.id());
+    assert_eq!(read(old.directory(), "1/model.onnx"), "old");
+    assert_eq!(read(new.directory(), "1/model.onnx"), "new one");
+}
+
+#[test]
+fn a_file_that_changed_since_it_was_listed_is_not_fetched() {
+    let case = case(Limits::default());
+    case.write("a/1/model.onnx", "old");
+    let model = case.remote.list().unwrap().models["a"].clone();
+    case.write("a/1/model.onnx", "newer");
+    let error = case.remote.fetch(&model, &case.cache, &|_| {}).unwrap_err();
+    assert!(matches!(&error, StorageError::Changed { object, .. } if object == "a/1/model.onnx"), "{error}");
+    fs::remove_file(case.directory.path().join("models/a/1/model.onnx")).unwrap();
+    let error = case.remote.fetch(&model, &case.cache, &|_| {}).unwrap_err();
+    assert!(matches!(error, StorageError::Changed { .. }), "{error}");
+}
+
+#[test]
+fn a_manifest_is_held_against_the_files() {
+    let case = case(Limits::default());
+    let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"; // of "abc"
+    case.write("a/1/model.onnx", "abc");
+    case.write("a/1/SHA256SUMS", format!("{sum}  model.onnx\n"));
+    case.fetch("a").unwrap();
+    case.write("a/1/model.onnx", "abd");
+    let error = case.fetch("a").unwrap_err();
+    assert!(
+        matches!(&error, StorageError::Mismatch { object, expected, .. } if object == "a/1/model.onnx" && expected == sum),
+        "{error}"
+    );
+    case.write("a/1/model.onnx", "abc");
+    case.write("a/1/SHA256SUMS", format!("{sum}  model.onnx\n{sum}  weights.bin\n"));
+    let error = case.fetch("a").unwrap_err().to_string();
+    assert!(error.contains("a/1/SHA256SUMS") && error.contains("weights.bin"), "{error}");
+    case.write("a/1/SHA256SUMS", "nonsense");
+    let error = case.fetch("a").unwrap_err().to_string();
+    assert!(error.contains("line 1"), "{error}");
+}
+
+#[test]
+fn a_part_of_a_model_may_be_fetched() {
+    let case = case(Limits::default());
+    case.write("a/1/model.onnx", "1");
+    case.write("a/2/model.onnx", "2");
+    let model = case.remote.list().unwrap().models["a"].only(|path| path.starts_with("2/"));
+    let snapshot = case.remote.fetch(&model, &case.cache, &|_| {}).unwrap();
+    assert!(snapshot.directory().join("2/model.onnx").exists());
+    assert!(!snapshot.directory().join("1").exists());
+}
+
+#[test]
+fn more_objects_than_the_limit_are_an_error() {
+    let case = case(Limits { objects: 2, ..Limits::default() });
+    ["a/1/x", "a/1/y"].iter().for_each(|path| case.write(path, "1"));
+    assert!(case.remote.list().is_ok());
+    case.write("a/1/z", "1");
+    let error = case.remote.list().unwrap_err();
+    assert!(matches!(error, StorageError::TooManyObjects { limit: 2, .. }), "{error}");
+}
+
+#[test]
+fn a_repository_that_disappears_is_an_error_and_not_empty() {
+    let case = case(Limits::default());
+    assert!(case.remote.list().unwrap().models.is_empty());
+    fs::remove_dir(case.directory.path().join("models")).unwrap();
+    let error = case.remote.list().unwrap_err();
+    assert!(matches!(error, StorageError::MissingBucket { .. }), "{error}");
+}
+
+#[test]
+fn a_name_with_a_backslash_is_refused() {
+    let case = case(Limits::default());
+    case.write("a/1/b\\c", "1");
+    let error = case.remote.list().unwrap_err();
+    assert!(matches!(&error, StorageError::RefusedName { object, .. } if object.contains('\\')), "{error}");
+}
