@@ -75,7 +75,8 @@ fn at_once(server: &Server) -> f64 {
     let (before, started) = (computed("a") + computed("b"), Instant::now());
     let address = server.http.as_str();
     thread::scope(|scope| {
-        for model in ["a", "b", "a", "b"] {
+        // So many that one always waits: a client that gets no processor makes no instance idle.
+        for model in ["a", "b"].repeat(5) {
             scope.spawn(move || {
                 while started.elapsed() < Duration::from_secs(2) {
                     assert_eq!(send_to(address, model, 500).answer().status, 200);
@@ -122,7 +123,7 @@ fn who_has_half_the_priority_has_half_the_turns() {
     let last = answered.iter().rposition(|model| *model == "one").unwrap();
     let others = answered[..last].iter().filter(|model| **model == "two").count();
     // Answers that leave one after the other may be read in another order.
-    assert!((5..=7).contains(&others), "{others} of 12 at half the priority: {answered:?}");
+    assert!((4..=8).contains(&others), "{others} of 12 at half the priority: {answered:?}");
 }
 
 #[test]
