@@ -1,7 +1,7 @@
 //! The model repository: which models and versions there are, and which of them answer.
 //!
-//! The data path reads an immutable snapshot ([`snapshot`]); [`control`] replaces it: it loads and unloads, whoever
-//! asks for it, and tells of each step ([`events`]). A version that fails changes nothing for the others, and a load
+//! The data path reads an immutable snapshot (`snapshot`); `control` replaces it: it loads and unloads, whoever
+//! asks for it, and tells of each step (`events`). A version that fails changes nothing for the others, and a load
 //! that panics is one that fails.
 
 mod change;
