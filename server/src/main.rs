@@ -113,7 +113,16 @@ fn serve(flags: Flags) -> ExitCode {
             "volley: {dropped} log lines were dropped: their reader was too slow"
         );
     }
-    finish(served)
+    let code = match served {
+        Ok(()) => 0,
+        Err(error) => {
+            refuse(&format!("{error:#}"), 1);
+            1
+        }
+    };
+    let _ = std::io::stdout().flush();
+    // A load that the stop did not wait for may be inside ONNX Runtime.
+    ort_backend::exit_at_once(code)
 }
 
 /// Runs a command that talks to a server: one thread is enough.

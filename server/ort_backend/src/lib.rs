@@ -7,7 +7,7 @@
 //! - a tensor's bytes go to the session and come from it without a copy, except BYTES, which ONNX Runtime
 //!   holds as strings of its own, and inputs that are not aligned to their element;
 //! - outputs that nobody can ask for are cut out of the graph (`prune.rs`);
-//! - all `unsafe` code is in `tensor.rs` and `run.rs`.
+//! - all `unsafe` code is in `tensor.rs`, `run_options.rs`, `run.rs` and `allocator.rs`.
 
 mod allocator;
 mod library;
@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use inference::backend::{Backend, LoadError, LoadedModel, ModelSource};
 
+pub use allocator::exit_at_once;
 pub use library::{LibraryError, RuntimeLibrary};
 pub use options::acts_on_parameter;
 
@@ -40,6 +41,7 @@ impl OrtBackend {
     /// # Errors
     /// What was tried and what to do, when there is none or it does not load.
     pub fn load() -> Result<OrtBackend, LibraryError> {
+        allocator::keep_large_blocks_apart(); // before it allocates any
         let (library, environment) = library::load()?;
         Ok(OrtBackend { environment, library })
     }

@@ -116,8 +116,9 @@ pub(super) fn plan(name: &ModelName, source: Source, settings: &Settings) -> Res
             ),
         });
     }
-    let is_version = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
-    let beside = Files::below(directory, is_version).map_err(unreadable)?.without(Path::new("config.pbtxt"));
+    // In hidden directories others get versions ready.
+    let is_apart = |name: &str| name.starts_with('.') || name.bytes().all(|byte| byte.is_ascii_digit());
+    let beside = Files::below(directory, is_apart).map_err(unreadable)?.without(Path::new("config.pbtxt"));
     let version_files = |version: &ModelVersion| Ok((*version, files_of(directory, *version)?));
     let files =
         chosen.versions.iter().map(version_files).collect::<std::io::Result<_>>().map_err(unreadable)?;
