@@ -128,8 +128,6 @@ def test_statuses(stub):
 
 
 UNSUPPORTED = {
-    "RepositoryModelLoad": service_pb2.RepositoryModelLoadRequest(model_name="simple"),
-    "RepositoryModelUnload": service_pb2.RepositoryModelUnloadRequest(model_name="simple"),
     "TraceSetting": service_pb2.TraceSettingRequest(),
     "SystemSharedMemoryStatus": service_pb2.SystemSharedMemoryStatusRequest(),
     "SystemSharedMemoryRegister": service_pb2.SystemSharedMemoryRegisterRequest(name="one", key="/one", byte_size=64),
