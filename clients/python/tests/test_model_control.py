@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from controlled import Repository, adder, answer, ask, control, index, k_of, late_adder, load, slow_adder
+from controlled import (
+    Repository,
+    adder,
+    answer,
+    ask,
+    control,
+    index,
+    k_of,
+    large_adder,
+    late_adder,
+    load,
+    slow_adder,
+)
 from event_stream import EventStream
 from metrics import Metrics
 from tritonclient.utils import InferenceServerException
@@ -321,6 +333,12 @@ def test_files_that_are_given_take_the_place_of_the_model(explicit, repository, 
     assert answer(server) == (8, "7")
     client.load_model("adder")
     assert answer(server) == (1, "1")
+
+
+def test_a_given_file_may_be_as_large_as_a_request(explicit, connect):
+    client = connect(explicit())
+    client.load_model("adder", config=CONFIG, files={"file:1/model.onnx": large_adder(4)})
+    assert inferred(client) == 4
 
 
 def test_a_model_may_be_of_given_files_alone(explicit, connect):

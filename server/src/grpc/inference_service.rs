@@ -30,6 +30,9 @@ pub(super) const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 /// Path of the RPC with many.
 pub(super) const STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
+/// Path of the RPC that may bring the files of a model.
+pub(super) const LOAD: &str = "/inference.GRPCInferenceService/RepositoryModelLoad";
+
 /// `inference.GRPCInferenceService`.
 #[derive(Clone, Debug)]
 pub(super) struct InferenceService {
@@ -98,6 +101,7 @@ impl TowerService<Request<Body>> for InferenceService {
                 let mut grpc = self.grpc::<ModelStreamInferResponse>();
                 Box::pin(async move { Ok(grpc.streaming(Infer(service), request).await) })
             }
+            LOAD => self.generated.clone().max_decoding_message_size(self.limit.bytes).call(request),
             _ => self.generated.call(request),
         }
     }

@@ -17,7 +17,7 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
 use super::health::ServerHealth;
-use super::inference_service::{INFER, InferenceService, STREAM_INFER};
+use super::inference_service::{INFER, InferenceService, LOAD, STREAM_INFER};
 use super::request_body::{Limits, RequestBody};
 use super::service::Service;
 use super::status::{status, too_large_once_decompressed};
@@ -81,8 +81,9 @@ impl GrpcService {
 
     /// What the messages of a call at `path` may be.
     fn limits(&self, path: &str) -> Limits {
-        let infers = [INFER, STREAM_INFER].contains(&path);
-        let size = if infers { SizeLimit::of_inference(self.app.max_input_size) } else { SizeLimit::CONTROL };
+        let may_be_large = [INFER, STREAM_INFER, LOAD].contains(&path);
+        let size =
+            if may_be_large { SizeLimit::of_inference(self.app.max_input_size) } else { SizeLimit::CONTROL };
         Limits { size, time: self.app.client_timeout, may_be_quiet: path == STREAM_INFER }
     }
 }

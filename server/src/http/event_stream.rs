@@ -20,6 +20,7 @@ use super::server::Exchange;
 use crate::app::App;
 use crate::describe::rfc_3339;
 use crate::readiness::Stage;
+use crate::request_rules::shortened;
 
 /// What a browser sends when it comes back: the last event it has seen.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -75,9 +76,9 @@ impl Asked {
                 "model" => asked.model = Some(value.into_owned()),
                 "after" => asked.after = Some(number("the parameter 'after'", &value)?),
                 _ => {
-                    let key: String = key.chars().take(40).collect();
                     return Err(InferError::invalid(format!(
-                        "the query has '{key}', but takes 'model', a model's name, and 'after', the number of an event"
+                        "the query has '{}', but takes 'model', a model's name, and 'after', the number of an event",
+                        shortened(key)
                     )));
                 }
             }
@@ -88,8 +89,7 @@ impl Asked {
 
 fn number(what: &str, text: &str) -> Result<u64, InferError> {
     text.parse().map_err(|_| {
-        let shown: String = text.chars().take(40).collect();
-        InferError::invalid(format!("{what} is '{shown}', but takes the number of an event"))
+        InferError::invalid(format!("{what} is '{}', but takes the number of an event", shortened(text)))
     })
 }
 

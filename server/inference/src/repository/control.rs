@@ -77,6 +77,9 @@ const KEPT: &str = "kept loaded, so that it can be rolled back to";
 /// Why a version serves that did not a moment ago.
 const ROLLED_BACK_TO: &str = "rolled back to";
 
+/// Why a version serves again that had left for the next.
+const LOADED_AGAIN: &str = "loaded again, since the next failed";
+
 /// A version that was loaded, or why it was not.
 type Loaded = (ModelVersion, Result<Arc<ServedVersion>, LoadError>);
 
@@ -87,12 +90,12 @@ impl Repository {
     /// # Errors
     /// When it cannot be loaded; then what served goes on.
     pub fn load_model(&self, name: &ModelName, overriding: Option<Override>) -> Result<(), ControlError> {
+        let _turn = self.turns.take(name);
         let directories = scan::directories_of(name, &self.settings.repositories);
         let known = self.published.load().models.contains_key(name);
         if directories.is_empty() && overriding.is_none() && !known {
             return Err(ControlError::NotFound { model: name.to_string() });
         }
-        let _turn = self.turns.take(name);
         self.load(name, &directories, overriding, Why::Asked)
     }
 
@@ -120,7 +123,11 @@ impl Repository {
         let mut before = self.entry(name);
         let Kept { versions, plan } = before.kept.pop().ok_or_else(nothing)?;
         let left = self.replace(name, &before.kept, |entry, now| {
-            entry.versions.retain(|_, version| !matches!(version.state, VersionState::Ready(_)));
+            for known in entry.versions.values_mut() {
+                if matches!(known.state, VersionState::Ready(_)) {
+                    *known = VersionEntry::new(VersionState::Draining, now, "rolled back from".to_owned());
+                }
+            }
             for served in &versions {
                 let ready = VersionState::Ready(Arc::clone(served));
                 let entry_of_it = VersionEntry::new(ready, now, ROLLED_BACK_TO.to_owned());
@@ -150,7 +157,7 @@ impl Repository {
             Err(failed(reason))
         };
         let source = match (overriding, directories) {
-            (Some(given), [..] | []) if given.files.is_some() => load::Source::given(given, None),
+            (Some(given), _) if given.files.is_some() => load::Source::given(given, None),
             (_, [_, _, ..]) => return fail("model appears in two or more repositories".to_owned()),
             (Some(given), directories) => load::Source::given(given, directories.first()),
             (None, directories) => directories.first().cloned().map(load::Source::in_repository),
@@ -309,18 +316,19 @@ impl Repository {
     /// Where nothing serves any more since there was no room for both, what served `before` is loaded again.
     fn restore(&self, name: &ModelName, before: Option<Arc<Plan>>) {
         let Some(plan) = before.filter(|_| self.entry(name).ready().next().is_none()) else { return };
+        let _slot = self.slots.take();
         for &served in &plan.versions {
             let loaded = unless_it_panics(|| plan.load(served, &*self.backend, &self.settings));
             match loaded.map(Arc::new) {
                 Ok(again) => {
                     self.update(name, |entry| {
                         let ready = VersionState::Ready(Arc::clone(&again));
-                        let reason = "loaded again, since the next failed".to_owned();
+                        let reason = LOADED_AGAIN.to_owned();
                         entry.versions.insert(served, VersionEntry::new(ready, now(), reason));
                         entry.serving = Some(Arc::clone(&plan));
                     });
-                    warn!(model = %name, version = %served, "loaded again, since the next failed");
-                    self.tell_ready(&again, "loaded again, since the next failed");
+                    warn!(model = %name, version = %served, "{LOADED_AGAIN}");
+                    self.tell_ready(&again, LOADED_AGAIN);
                 }
                 Err(error) => error!(model = %name, version = %served, %error, "cannot be loaded again"),
             }

@@ -200,7 +200,7 @@ impl Repository {
     /// Says that no version of `name` can be tried, and why; those that serve go on.
     fn fail(&self, name: &ModelName, reason: &str, why: Why) {
         let entry = self.entry(name);
-        if why == Why::Changed && entry.last_failure() == Some(reason) {
+        if why == Why::Changed && entry.failure.as_deref() == Some(reason) {
             return; // it was said before
         }
         error!(model = %name, error = reason, "failed to load");

@@ -204,11 +204,6 @@ impl ModelEntry {
         }
     }
 
-    /// Why the last load failed, if it did.
-    pub(super) fn last_failure(&self) -> Option<&str> {
-        self.failure.as_deref()
-    }
-
     /// Names no more than so many versions that are gone.
     pub(super) fn forget_the_oldest(&mut self) {
         let is_gone = |entry: &VersionEntry| matches!(entry.state, VersionState::Unloaded);
