@@ -14,9 +14,22 @@ const MAX_DIGITS: usize = 19;
 /// Integers up to this one are exact as FP64.
 const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
 
-/// Bounds the relative error of [`Decimal::approximate`], which rounds twice, by half a unit each time, and
-/// of one multiplication after it.
-const ERROR: f64 = 2.0 * f64::EPSILON;
+/// The FP64 nearest to each of 10^-22 to 10^22.
+const SCALES: [f64; 2 * POWERS_OF_TEN.len() - 1] = {
+    let mut scales = [1.0; 2 * POWERS_OF_TEN.len() - 1];
+    let middle = POWERS_OF_TEN.len() - 1;
+    let mut power = 1;
+    while power <= middle {
+        scales[middle + power] = POWERS_OF_TEN[power];
+        scales[middle - power] = 1.0 / POWERS_OF_TEN[power];
+        power += 1;
+    }
+    scales
+};
+
+/// Bounds the relative error of [`Decimal::approximate`] and of one multiplication after it, which round four times,
+/// by at most half of [`f64::EPSILON`] each time.
+const ERROR: f64 = 2.5 * f64::EPSILON;
 
 /// A number: its text, and what was learned of it while scanning.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +53,8 @@ pub(super) trait Float: Copy + PartialEq {
     fn round(value: f64) -> Self;
     /// The number nearest to the absolute value of `decimal`, whatever it takes to find it.
     fn round_exactly(decimal: &Decimal) -> Self;
-    fn negate(self) -> Self;
+    /// Its negative where `negative`, without a branch: signs come at random, and a wrong guess is dear.
+    fn negate_if(self, negative: bool) -> Self;
 }
 
 impl<'a> Decimal<'a> {
@@ -101,19 +115,15 @@ impl<'a> Decimal<'a> {
     /// The FP64 nearest to it; infinite beyond the range.
     #[inline(always)]
     pub(super) fn to_f64(self) -> f64 {
-        // Both operands are exact, so that the one operation rounds correctly (Clinger's fast path).
-        let magnitude = match self.approximate() {
-            Some(value) if self.significand <= EXACT => value,
-            _ => self.parse(),
-        };
-        if self.negative { -magnitude } else { magnitude }
+        let magnitude = self.in_one_operation().unwrap_or_else(|| self.parse());
+        f64::from_bits(magnitude.to_bits() ^ u64::from(self.negative) << 63)
     }
 
     /// The `F` nearest to it; infinite beyond the range.
     #[inline(always)]
     pub(super) fn to<F: Float>(self) -> F {
         let magnitude = self.between().unwrap_or_else(|| F::round_exactly(&self));
-        if self.negative { magnitude.negate() } else { magnitude }
+        magnitude.negate_if(self.negative)
     }
 
     /// When both ends of the approximation's interval round to one number, so does all that lies between.
@@ -144,17 +154,26 @@ impl<'a> Decimal<'a> {
         fast_float2::parse(magnitude).expect("JSON's numbers are a subset of those it reads")
     }
 
-    /// Its absolute value, with a relative error below [`ERROR`]; `None` when that takes more than one
-    /// operation.
+    /// The FP64 nearest to its absolute value, when both operands of the one operation that yields it are exact, so
+    /// that it rounds correctly (Clinger's fast path).
+    #[inline(always)]
+    fn in_one_operation(&self) -> Option<f64> {
+        let power = self.power().filter(|_| self.fits && self.significand <= EXACT)?;
+        let significand = self.significand as f64;
+        Some(if self.exponent < 0 { significand / power } else { significand * power })
+    }
+
+    /// Its absolute value, near enough that [`ERROR`] bounds what is missing: the significand, the power of ten and
+    /// their product may each be rounded. Multiplies with a negative power, too, since a division takes three times
+    /// as long.
     #[inline(always)]
     fn approximate(&self) -> Option<f64> {
         if !self.fits {
             return None;
         }
-        let power = self.power()?;
-        // Rounds when the significand has more than 53 bits; the error allows for it.
-        let significand = self.significand as f64;
-        Some(if self.exponent < 0 { significand / power } else { significand * power })
+        let zero = SCALES.len().cast_signed() / 2;
+        let scale = SCALES.get(usize::try_from(self.exponent.wrapping_add(zero as i64)).ok()?)?;
+        Some(self.significand as f64 * scale)
     }
 
     /// 10^|exponent|, when an FP64 holds it exactly.
@@ -177,8 +196,8 @@ impl Float for f32 {
     }
 
     #[inline(always)]
-    fn negate(self) -> f32 {
-        -self
+    fn negate_if(self, negative: bool) -> f32 {
+        f32::from_bits(self.to_bits() ^ u32::from(negative) << 31)
     }
 }
 

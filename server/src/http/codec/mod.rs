@@ -13,6 +13,7 @@
 mod decimal;
 mod decode;
 mod encode;
+mod fp32;
 mod input;
 mod output;
 mod parameters;

@@ -71,9 +71,9 @@ fn read_elements<E: Element>(
         if count == expected {
             return Err(wrong_count(input, expected, format!("more than {expected}")));
         }
-        let start = *reader;
+        let start = reader.position();
         if !E::read(reader, &mut packed)? {
-            return Err(refused(start, input, count));
+            return Err(refused(reader.back_at(start), input, count));
         }
         count += 1;
         if packed.len() > limits.max_tensor_bytes {

@@ -65,6 +65,19 @@ impl<'a> Reader<'a> {
         self.depth
     }
 
+    /// Where the next byte stands in the text.
+    #[inline(always)]
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// A bookmark at `position`, between which and here nothing has opened or closed an array or object. A loop
+    /// over elements that keeps a position takes no copy of the whole reader each time: that loads in one piece
+    /// what was just stored in several, which halts the processor for some 15 cycles.
+    pub(super) fn back_at(&self, position: usize) -> Reader<'a> {
+        Reader { at: position, ..*self }
+    }
+
     /// The text read since `start`, a bookmark taken earlier.
     pub(super) fn since(&self, start: &Reader<'a>) -> &'a [u8] {
         &self.bytes()[start.at..self.at]
@@ -200,12 +213,16 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether a number is next. A minus sign alone does not make one: it may begin `-Infinity`.
+    ///
+    /// Asks what follows a sign, and not whether there is one: every other number may have one, and each time the
+    /// processor guesses wrong costs as much as reading the number.
     #[inline(always)]
     pub(super) fn at_number(&mut self) -> bool {
-        match self.peek() {
+        let sign = usize::from(self.peek() == Some(b'-'));
+        match self.bytes().get(self.at + sign) {
             Some(b'0'..=b'9') => true,
-            Some(b'-') => self.bytes().get(self.at + 1) != Some(&b'I'),
-            _ => false,
+            Some(b'I') => false,
+            _ => sign == 1,
         }
     }
 

@@ -20,8 +20,8 @@ impl Float for f16 {
         f16::round(parse_to_odd(decimal))
     }
 
-    fn negate(self) -> f16 {
-        -self
+    fn negate_if(self, negative: bool) -> f16 {
+        f16::from_bits(self.to_bits() ^ u16::from(negative) << 15)
     }
 }
 
@@ -36,8 +36,8 @@ impl Float for bf16 {
         bf16::round(parse_to_odd(decimal))
     }
 
-    fn negate(self) -> bf16 {
-        -self
+    fn negate_if(self, negative: bool) -> bf16 {
+        bf16::from_bits(self.to_bits() ^ u16::from(negative) << 15)
     }
 }
 

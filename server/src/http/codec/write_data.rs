@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use model::DataType;
 use model::bytes_tensor::{self, InvalidPacking};
 
+use super::fp32;
 use super::reader::plain_length;
 use super::short_float::shortest;
 
@@ -53,16 +54,16 @@ pub(super) fn write_data(json: &mut Vec<u8>, datatype: DataType, data: &[u8]) ->
         DataType::Int16 => write_elements(json, data, |json, bytes| integer(json, i16::from_le_bytes(bytes))),
         DataType::Int32 => write_elements(json, data, |json, bytes| integer(json, i32::from_le_bytes(bytes))),
         DataType::Int64 => write_elements(json, data, |json, bytes| integer(json, i64::from_le_bytes(bytes))),
-        DataType::Fp16 => write_elements(json, data, |json, bytes| {
+        DataType::Fp16 => write_floats(json, data, |bytes| {
             let value = f16::from_le_bytes(bytes);
-            float(json, if value.is_finite() { shortest(value) } else { value.to_f64() });
+            if value.is_finite() { shortest(value) } else { value.to_f64() }
         }),
-        DataType::Fp32 => write_elements(json, data, |json, bytes| float(json, f32::from_le_bytes(bytes))),
-        DataType::Fp64 => write_elements(json, data, |json, bytes| float(json, f64::from_le_bytes(bytes))),
+        DataType::Fp32 => write_fp32(json, data),
+        DataType::Fp64 => write_floats(json, data, f64::from_le_bytes),
         DataType::Bytes => write_strings(json, data)?,
-        DataType::Bf16 => write_elements(json, data, |json, bytes| {
+        DataType::Bf16 => write_floats(json, data, |bytes| {
             let value = bf16::from_le_bytes(bytes);
-            float(json, if value.is_finite() { shortest(value) } else { value.to_f64() });
+            if value.is_finite() { shortest(value) } else { value.to_f64() }
         }),
     }
     if json.last() == Some(&b',') {
@@ -101,20 +102,81 @@ fn integer(json: &mut Vec<u8>, value: impl itoa::Integer) {
     json.push(b',');
 }
 
+/// Appends each element and a comma. The texts of a few are written into room made for all of them at once.
+fn write_fp32(json: &mut Vec<u8>, data: &[u8]) {
+    const AT_ONCE: usize = 64;
+    let (elements, _) = data.as_chunks();
+    for elements in elements.chunks(AT_ONCE) {
+        let start = json.len();
+        json.resize(start + AT_ONCE * fp32::PLACE, 0);
+        let mut at = start;
+        for element in elements {
+            at += write_one(&mut json[at..], f32::from_le_bytes(*element));
+        }
+        json.truncate(at);
+    }
+}
+
+/// Writes a number and a comma at the start of `room`, and returns how long they are.
+#[inline(always)]
+fn write_one(room: &mut [u8], value: f32) -> usize {
+    let length = room.first_chunk_mut().and_then(|place| fp32::write(place, value)).unwrap_or_else(|| {
+        let mut buffer = zmij::Buffer::new();
+        let text = float_text(&mut buffer, value);
+        room[..text.len()].copy_from_slice(text);
+        text.len()
+    });
+    room[length] = b',';
+    length + 1
+}
+
+/// Appends each element and a comma, as `value` reads them.
 #[inline]
-fn float<F: zmij::Float + Into<f64> + Copy>(json: &mut Vec<u8>, value: F) {
-    write_float(json, value);
-    json.push(b',');
+fn write_floats<const SIZE: usize, F: zmij::Float + Into<f64> + Copy>(
+    json: &mut Vec<u8>,
+    data: &[u8],
+    value: impl Fn([u8; SIZE]) -> F,
+) {
+    write_elements(json, data, |json, element| {
+        write_short(json, float_text(&mut zmij::Buffer::new(), value(element)));
+        json.push(b',');
+    });
+}
+
+/// Appends a text of a few bytes. A copy whose length the compiler does not know is a call that costs as much as
+/// finding the digits does, so sixteen bytes are always written, and those that are too many cut off.
+#[inline(always)]
+fn write_short(json: &mut Vec<u8>, text: &[u8]) {
+    let Some(sixteen) = sixteen(text) else { return json.extend_from_slice(text) };
+    let length = json.len() + text.len();
+    json.extend_from_slice(&sixteen.to_le_bytes());
+    json.truncate(length);
+}
+
+/// A text of 4 to 16 bytes as the lowest bytes of an integer.
+#[inline(always)]
+fn sixteen(text: &[u8]) -> Option<u128> {
+    let length = text.len();
+    if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        let shift = 8 * (length - 8);
+        let (first, last) = (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
+        return (length <= 16).then(|| u128::from(first) | u128::from(last) << shift);
+    }
+    let (first, last) = (text.first_chunk()?, text.last_chunk()?);
+    let shift = 8 * (length - 4);
+    let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+    Some(u128::from(u64::from(first) | u64::from(last) << shift))
 }
 
 /// Appends the shortest text that reads back as `value`.
 #[inline]
 pub(super) fn write_float<F: zmij::Float + Into<f64> + Copy>(json: &mut Vec<u8>, value: F) {
-    if value.into().is_finite() {
-        json.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
-    } else {
-        json.extend_from_slice(non_finite(value.into()));
-    }
+    json.extend_from_slice(float_text(&mut zmij::Buffer::new(), value));
+}
+
+#[inline]
+fn float_text<F: zmij::Float + Into<f64> + Copy>(buffer: &mut zmij::Buffer, value: F) -> &[u8] {
+    if value.into().is_finite() { buffer.format_finite(value).as_bytes() } else { non_finite(value.into()) }
 }
 
 #[cold]
