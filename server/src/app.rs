@@ -1,5 +1,6 @@
 //! The composition root: everything a request meets, built and wired, deciding nothing.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use model::ModelName;
 use tracing::info;
 use traffic::TrafficTable;
 
-use crate::config::{Config, RepositoryConfig};
+use crate::cold_models::ColdModels;
+use crate::config::{Config, OnDemand, RepositoryConfig};
 use crate::logging::LogSettings;
 use crate::model_control::ModelControl;
 use crate::readiness::{Readiness, Stage};
@@ -40,6 +42,8 @@ pub struct App {
     pub client_timeout: Duration,
     /// What requests may do to the models.
     pub control: ModelControl,
+    /// Which models are being loaded because they were asked for.
+    pub cold: ColdModels,
     strict_readiness: bool,
     /// Which models the server starts with; `None` for all.
     start_with: Option<Vec<ModelName>>,
@@ -64,6 +68,7 @@ impl App {
             request_memory: RequestMemory::new(config.connections.max_request_memory),
             client_timeout: config.connections.client_timeout,
             control: ModelControl::new(config.repository.control_mode),
+            cold: ColdModels::new(config.repository.on_demand),
             strict_readiness: config.repository.strict_readiness,
             start_with: config.repository.start_with.clone(),
         }
@@ -112,5 +117,7 @@ pub fn settings(config: &RepositoryConfig, acts_on_parameter: fn(&str) -> bool) 
         rate_limiter: config.rate_limit.clone().map(|totals| Arc::new(RateLimiter::new(totals))),
         acts_on_parameter,
         keep_previous: config.keep_previous,
+        memory_limit: config.memory_limit.map(NonZeroU64::get),
+        on_demand: config.on_demand != OnDemand::Off,
     }
 }

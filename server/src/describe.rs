@@ -96,6 +96,7 @@ impl App {
     pub fn model_ready(&self, model: &str, version: Option<ModelVersion>) -> Result<bool, InferError> {
         match self.repository.ready(model, version) {
             Ok(_) => Ok(true),
+            Err(_) if self.waits_for(model) => Ok(true), // a request for it would be answered
             Err(
                 InferError::NoReadyVersion { .. }
                 | InferError::VersionNotReady { .. }

@@ -19,7 +19,7 @@ impl App {
     /// # Errors
     /// When the model is not there or not ready, the request contradicts it, its queue is full, or it fails.
     pub async fn infer(
-        &self,
+        self: &Arc<Self>,
         request: &InferRequest,
         request_id: &str,
         arrived: Instant,
@@ -38,21 +38,28 @@ impl App {
     ///
     /// # Errors
     /// When the model or version is not there or not ready.
-    pub fn expect_ready(&self, model: &ModelName, version: Option<ModelVersion>) -> Result<(), InferError> {
-        self.route(model, version).map(drop)
+    pub fn expect_ready(
+        self: &Arc<Self>,
+        model: &ModelName,
+        version: Option<ModelVersion>,
+    ) -> Result<(), InferError> {
+        match self.route(model, version) {
+            Err(_) if self.is_cold(model.as_str()) => self.expect_warm(model.as_str()),
+            routed => routed.map(drop),
+        }
     }
 
     async fn answer(
-        &self,
+        self: &Arc<Self>,
         request: &InferRequest,
         request_id: &str,
         arrived: Instant,
     ) -> Result<InferResponse, InferError> {
-        let version = self.route(&request.model, request.version)?; // keeps this version alive
+        let version = self.served(&request.model, request.version).await?; // keeps this version alive
         version.infer(request, request_id, arrived).await // checked, queued, executed, recorded
     }
 
-    fn route(
+    pub(crate) fn route(
         &self,
         model: &ModelName,
         version: Option<ModelVersion>,

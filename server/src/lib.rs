@@ -11,6 +11,7 @@ pub mod admin;
 pub mod app;
 pub mod blocking;
 pub mod cli;
+mod cold_models;
 pub mod config;
 mod delivery;
 pub mod describe;

@@ -52,19 +52,30 @@ impl ModelControl {
         what: &'static str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, InferError> {
+        let (sender, done) = oneshot::channel();
+        self.start(move || {
+            let result = work();
+            move || drop(sender.send(result)) // its client may be gone
+        })?;
+        done.await.map_err(|_| InferError::ServerFault { what })
+    }
+
+    /// Does `work`, which takes long, on a thread of its own, then, once the next may begin, what it returned.
+    pub(crate) fn start<Told: FnOnce()>(
+        &self,
+        work: impl FnOnce() -> Told + Send + 'static,
+    ) -> Result<(), InferError> {
         let full = |_| InferError::NotAllowed {
             what: format!("{MOST_AT_ONCE} requests to load or unload models wait already; retry later"),
         };
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(full)?;
-        let (sender, done) = oneshot::channel();
         let run = move || {
-            let result = work();
+            let tell = work();
             drop(place);
-            let _ = sender.send(result); // its client may be gone
+            tell();
         };
         let started = std::thread::Builder::new().name("model_control".to_owned()).spawn(run);
-        started.map_err(|_| InferError::ServerFault { what: "starting a thread" })?;
-        done.await.map_err(|_| InferError::ServerFault { what })
+        started.map(drop).map_err(|_| InferError::ServerFault { what: "starting a thread" })
     }
 }
 

@@ -48,6 +48,11 @@ pub trait LoadedModel: Send + Sync {
     /// What the graph takes and gives.
     fn signature(&self) -> &Signature;
 
+    /// Bytes that loading it took, where the backend can tell.
+    fn memory(&self) -> Option<u64> {
+        None
+    }
+
     /// A new execution context over the same weights.
     ///
     /// # Errors
@@ -172,9 +177,26 @@ pub enum LoadError {
     /// The model asks for something this server does not do.
     #[error("{0}")]
     Unsupported(String),
+    /// The models would take more memory than they may.
+    #[error(
+        "it needs about {} MiB, and models have {} of the {} MiB that they may have together (--model-memory-limit); unload \
+         one, or raise the limit", mebibytes(*needed), mebibytes(*taken), mebibytes(*limit)
+    )]
+    NoRoom {
+        /// Bytes that it is expected to take.
+        needed: u64,
+        /// Bytes that others have.
+        taken: u64,
+        /// Bytes that all may have.
+        limit: u64,
+    },
     /// The load ended in a panic, here or in the backend.
     #[error("the load panicked: {0}")]
     Panicked(String),
+}
+
+fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
 }
 
 impl fmt::Debug for dyn Backend {

@@ -33,6 +33,7 @@ use crate::padding::Padding;
 use crate::ragged::Ragged;
 use crate::rate_limiter::Contenders;
 use crate::reply::{AnswerOrder, Reply};
+use crate::repository::Share;
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
 use crate::scheduler::Scheduler;
 use crate::statistics::{Failure, Statistics};
@@ -55,6 +56,8 @@ pub struct ServedVersion {
     loaded_in: Duration,
     /// The part of it that warm-up took, if there was any.
     warmed_up_in: Option<Duration>,
+    /// Its part of the memory of all models.
+    memory: Arc<Share>,
     /// Last, since fields are dropped in this order: when it is, nothing is left of the rest.
     alive: Alive,
 }
@@ -130,6 +133,8 @@ pub(crate) struct Parts {
     pub(crate) warmup: Warmup,
     /// Before the warm-up.
     pub(crate) loaded_in: Duration,
+    /// Its part of the memory of all models.
+    pub(crate) memory: Arc<Share>,
 }
 
 impl ServedVersion {
@@ -174,6 +179,7 @@ impl ServedVersion {
             threads: Mutex::new(Vec::with_capacity(instances)),
             loaded_in: parts.loaded_in + warmed_up_in.unwrap_or_default(),
             warmed_up_in,
+            memory: parts.memory,
             alive: Alive::new(),
         };
         for index in 0..instances {
@@ -226,6 +232,11 @@ impl ServedVersion {
     /// Whether requests of different length run together, padded.
     pub fn pads(&self) -> bool {
         self.engine.check.padding().is_some()
+    }
+
+    /// Its part of the memory of all models.
+    pub(crate) fn memory(&self) -> Arc<Share> {
+        Arc::clone(&self.memory)
     }
 
     /// How long it took to load, warm-up included.

@@ -151,6 +151,17 @@ pub enum InferError {
         /// The name asked for.
         model: String,
     },
+    /// The model is loaded on demand, and this is its first request for a while.
+    #[error(
+        "Request for model '{model}', which is not at ready state: it is being loaded on demand, which is expected to \
+         take {expected:.1?}; retry then"
+    )]
+    ModelCold {
+        /// The name asked for.
+        model: String,
+        /// How long until it serves, as far as is known.
+        expected: Duration,
+    },
     /// The version was ready, but none of its instances is left.
     #[error(
         "Request for model '{model}' version {version}, which is not at ready state: its instances failed; see \
@@ -279,7 +290,7 @@ impl InferError {
     /// How long a client does well to wait before it tries again, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            InferError::TooLate { expected, .. } => Some(*expected),
+            InferError::TooLate { expected, .. } | InferError::ModelCold { expected, .. } => Some(*expected),
             _ => None,
         }
     }
@@ -299,6 +310,7 @@ impl InferError {
             | InferError::NoReadyVersion { .. } => Code::NotFound,
             InferError::VersionNotReady { .. }
             | InferError::ModelLoading { .. }
+            | InferError::ModelCold { .. }
             | InferError::VersionFailed { .. }
             | InferError::QueueFull { .. }
             | InferError::QueueTimeout { .. }

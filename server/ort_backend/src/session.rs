@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use proto::ModelConfig;
 use tracing::info;
 
+use crate::allocator::Meter;
 use crate::options::Options;
 use crate::prune::prune;
 use crate::run::SessionInstance;
@@ -35,15 +36,23 @@ pub(crate) struct Session {
 }
 
 /// The session as the repository holds it.
-pub(crate) struct LoadedSession(Arc<Session>);
+pub(crate) struct LoadedSession {
+    session: Arc<Session>,
+    /// Bytes that opening it took, where that could be told.
+    memory: Option<u64>,
+}
 
 impl LoadedModel for LoadedSession {
     fn signature(&self) -> &Signature {
-        &self.0.signature
+        &self.session.signature
+    }
+
+    fn memory(&self) -> Option<u64> {
+        self.memory
     }
 
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
-        let instance = SessionInstance::new(Arc::clone(&self.0));
+        let instance = SessionInstance::new(Arc::clone(&self.session));
         Ok(Box::new(instance.map_err(|status| LoadError::Unsupported(status.into()))?))
     }
 }
@@ -209,6 +218,7 @@ pub(crate) fn open(
     let prune_outputs = options.prune_outputs.unwrap_or(small);
     let opener =
         Opener { environment: environment.clone(), options, path: path.to_owned(), shown: shown.to_owned() };
+    let meter = Meter::start();
     let mut session = opener.open().map_err(backend_error)?;
     let listed = listed_outputs(source.config, &session.signature);
     if !listed.is_empty() {
@@ -218,7 +228,7 @@ pub(crate) fn open(
     if prune_outputs {
         session.pruned = Some(Pruned { opener, files, sessions: Mutex::default() });
     }
-    Ok(LoadedSession(Arc::new(session)))
+    Ok(LoadedSession { session: Arc::new(session), memory: meter.grown() })
 }
 
 /// A model of fewer bytes may be held once more for each set of outputs that is asked for. For a larger one

@@ -9,7 +9,7 @@ use super::metrics::{counter_value, gauge_value, label, message};
 use crate::app::App;
 
 /// Name, kind, labels and meaning of each family.
-pub(super) const FAMILIES: [(&str, &str, &str, &str); 3] = [
+pub(super) const FAMILIES: [(&str, &str, &str, &str); 6] = [
     (
         "volley_model_version_state",
         "gauge",
@@ -23,6 +23,24 @@ pub(super) const FAMILIES: [(&str, &str, &str, &str); 3] = [
         "When it came into that state, in seconds since 1970",
     ),
     ("volley_repository_events_total", "counter", "", "Changes of the state of a version"),
+    (
+        "volley_model_memory_bytes",
+        "gauge",
+        "model, version",
+        "Memory that the version takes, as far as is known; all that are loaded, those kept to be rolled back to too",
+    ),
+    (
+        "volley_models_memory_bytes",
+        "gauge",
+        "",
+        "Memory of all models: those that leave, and what loads under way are expected to take, too",
+    ),
+    (
+        "volley_models_memory_limit_bytes",
+        "gauge",
+        "",
+        "Memory that all models may take (`--model-memory-limit`)",
+    ),
 ];
 
 /// The metrics of the repository.
@@ -30,10 +48,28 @@ pub(super) fn families(app: &App) -> Vec<MetricFamily> {
     let index = app.repository.index();
     let mut events = Metric::default();
     events.set_counter(counter_value(app.repository.events().count()));
-    let metrics =
-        [index.iter().filter_map(state).collect(), index.iter().filter_map(since).collect(), vec![events]];
+    let memory = app.repository.memory_by_version().into_iter().map(|(model, version, bytes)| {
+        let mut metric = bytes_gauge(bytes);
+        metric.set_label(vec![label("model", model.as_str()), label("version", &version.to_string())]);
+        metric
+    });
+    let metrics = [
+        index.iter().filter_map(state).collect(),
+        index.iter().filter_map(since).collect(),
+        vec![events],
+        memory.collect(),
+        vec![bytes_gauge(app.repository.memory_taken())],
+        app.repository.memory_limit().map(bytes_gauge).into_iter().collect(),
+    ];
     let families = FAMILIES.into_iter().zip(metrics);
     families.map(|((name, kind, _, help), metrics)| message(name, help, kind, metrics)).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "what a gauge holds is an FP64")]
+fn bytes_gauge(bytes: u64) -> Metric {
+    let mut metric = Metric::default();
+    metric.set_gauge(gauge_value(bytes as f64));
+    metric
 }
 
 fn state(entry: &IndexEntry) -> Option<Metric> {

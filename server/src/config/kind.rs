@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use inference::rate_limiter::ResourceTotal;
 
-use super::{BackendSetting, CacheSetting, CompressionLevel, ControlMode, RateLimit};
+use super::{BackendSetting, CacheSetting, CompressionLevel, ControlMode, OnDemand, RateLimit};
 use crate::logging::LogFormat;
 
 /// A kind of value.
@@ -56,6 +56,9 @@ pub(super) const COUNT_OR_ZERO: Kind<usize> =
     Kind::new("COUNT", "an integer of at least 0", |text| text.parse().ok());
 
 pub(super) const BYTES: Kind<NonZeroUsize> =
+    Kind::new("BYTES", "a number of bytes, an integer of at least 1", |text| text.parse().ok());
+
+pub(super) const BYTES_OF_MODELS: Kind<NonZeroU64> =
     Kind::new("BYTES", "a number of bytes, an integer of at least 1", |text| text.parse().ok());
 
 pub(super) const BYTES_OR_ZERO: Kind<Option<NonZeroU64>> =
@@ -125,6 +128,14 @@ pub(super) const CONTROL_MODE: Kind<ControlMode> =
         "none" => Some(ControlMode::None),
         "poll" => Some(ControlMode::Poll),
         "explicit" => Some(ControlMode::Explicit),
+        _ => None,
+    });
+
+pub(super) const ON_DEMAND: Kind<OnDemand> =
+    Kind::new("WHEN_COLD", "off, wait or refuse", |text| match text {
+        "off" => Some(OnDemand::Off),
+        "wait" => Some(OnDemand::Wait),
+        "refuse" => Some(OnDemand::Refuse),
         _ => None,
     });
 

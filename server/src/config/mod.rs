@@ -96,6 +96,10 @@ pub struct RepositoryConfig {
     pub settle_time: Duration,
     /// Sets of versions of a model that stay loaded when others take their place.
     pub keep_previous: usize,
+    /// Bytes that all models may take together, if that is bounded.
+    pub memory_limit: Option<NonZeroU64>,
+    /// Whether models are loaded when they are asked for.
+    pub on_demand: OnDemand,
     /// The most bytes that kept answers take; `None` when none are kept.
     pub cache_bytes: Option<NonZeroU64>,
     /// How much there is of the resources that instances wait for, where that was said; `None` when they wait for none.
@@ -172,6 +176,17 @@ pub enum ControlMode {
     Poll,
     /// By request.
     Explicit,
+}
+
+/// What becomes of a request for a model that is not loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDemand {
+    /// It is refused: models are loaded as their mode says.
+    Off,
+    /// The model is loaded, and the request waits for it.
+    Wait,
+    /// The model is loaded, and the request is refused with how long that takes.
+    Refuse,
 }
 
 /// Whether instances wait for resources, in Triton's words.
@@ -314,6 +329,8 @@ fn repository(raw: &RawConfig) -> Result<RepositoryConfig, ConfigError> {
         poll_interval: raw.get(&settings::REPOSITORY_POLL_SECS)?,
         settle_time: raw.get(&settings::REPOSITORY_SETTLE_SECS)?,
         keep_previous: raw.get(&settings::KEEP_PREVIOUS)?,
+        memory_limit: raw.find(&settings::MODEL_MEMORY_LIMIT)?,
+        on_demand: raw.get(&settings::LOAD_ON_DEMAND)?,
         cache_bytes: cache_bytes(raw)?,
         rate_limit: rate_limit(raw)?,
         strict_readiness: raw.get(&settings::STRICT_READINESS)?,
@@ -543,6 +560,8 @@ mod tests {
                 poll_interval: Duration::from_secs(15),
                 settle_time: Duration::from_secs(1),
                 keep_previous: 0,
+                memory_limit: None,
+                on_demand: OnDemand::Off,
                 cache_bytes: None,
                 rate_limit: None,
                 strict_readiness: true,

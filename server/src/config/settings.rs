@@ -8,13 +8,14 @@ use std::time::Duration;
 use inference::rate_limiter::ResourceTotal;
 
 use super::kind::{
-    ADDRESS, BACKEND_SETTING, BYTES, BYTES_OR_ZERO, CACHE_SETTING, COMPRESSION, CONTROL_MODE, COUNT,
-    COUNT_OR_ZERO, MILLISECONDS, MILLISECONDS_ABOVE_ZERO, PATH, PATH_OR_EMPTY, PORT, RATE_LIMIT_MODE,
-    RESOURCE_TOTAL, SECONDS, SECONDS_ABOVE_ZERO, SWITCH, TEXT, THREADS, VERBOSITY,
+    ADDRESS, BACKEND_SETTING, BYTES, BYTES_OF_MODELS, BYTES_OR_ZERO, CACHE_SETTING, COMPRESSION,
+    CONTROL_MODE, COUNT, COUNT_OR_ZERO, MILLISECONDS, MILLISECONDS_ABOVE_ZERO, ON_DEMAND, PATH,
+    PATH_OR_EMPTY, PORT, RATE_LIMIT_MODE, RESOURCE_TOTAL, SECONDS, SECONDS_ABOVE_ZERO, SWITCH, TEXT, THREADS,
+    VERBOSITY,
 };
 use super::setting::DefaultValue::{Absent, Derived, Value};
 use super::setting::{Declaration, Group, Setting};
-use super::{BackendSetting, CacheSetting, CompressionLevel, ControlMode, RateLimit, kind};
+use super::{BackendSetting, CacheSetting, CompressionLevel, ControlMode, OnDemand, RateLimit, kind};
 use crate::logging::LogFormat;
 
 /// Declares each setting as a static, and [`ALL`] as the list of them.
@@ -51,6 +52,10 @@ settings! {
             "How long nobody must have written to a version before it is loaded, where the mode is poll").rare();
         KEEP_PREVIOUS: usize = Setting::new("keep-previous", &COUNT_OR_ZERO, Value("0"),
             "Sets of versions of a model that stay loaded when others take their place, to roll back to at once").rare();
+        MODEL_MEMORY_LIMIT: NonZeroU64 = Setting::new("model-memory-limit", &BYTES_OF_MODELS, Absent,
+            "Memory of all models together; a load beyond it replaces what serves, or fails").rare();
+        LOAD_ON_DEMAND: OnDemand = Setting::new("load-on-demand", &ON_DEMAND, Value("off"),
+            "Load a model when it is asked for: its requests wait, or are refused until it serves").rare();
         MODEL_CONFIG_NAME: String = Setting::new("model-config-name", &TEXT, Absent,
             "Prefer configs/NAME.pbtxt to a model's config.pbtxt").rare();
         MODEL_LOAD_THREAD_COUNT: NonZeroUsize = Setting::new("model-load-thread-count", &THREADS, Value("4"),

@@ -1,6 +1,7 @@
 //! `ModelInfer`: message to request, response to message.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use model::{DataType, Dims, InferError, InferRequest, InferResponse, ModelName};
@@ -20,7 +21,7 @@ use crate::tensor_bytes::packed_tensor;
 
 /// Answers one message.
 pub(super) async fn infer(
-    app: &App,
+    app: &Arc<App>,
     message: ModelInferRequest,
     request_id: &RequestId,
     arrived: Instant,

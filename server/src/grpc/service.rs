@@ -68,8 +68,9 @@ impl GrpcInferenceService for Service {
     ) -> Answered<ModelMetadataResponse> {
         let call = Call::about("ModelMetadata", &request, &request.get_ref().name);
         let request = request.into_inner();
+        let warm = self.app.warm(&request.name).await;
         call.answer(
-            parse_version(&request.version)
+            warm.and_then(|()| parse_version(&request.version))
                 .and_then(|version| self.app.model_metadata(&request.name, version)),
         )
     }
@@ -77,8 +78,10 @@ impl GrpcInferenceService for Service {
     async fn model_config(&self, request: Request<ModelConfigRequest>) -> Answered<ModelConfigResponse> {
         let call = Call::about("ModelConfig", &request, &request.get_ref().name);
         let request = request.into_inner();
+        let warm = self.app.warm(&request.name).await;
         call.answer(
-            parse_version(&request.version).and_then(|version| self.app.model_config(&request.name, version)),
+            warm.and_then(|()| parse_version(&request.version))
+                .and_then(|version| self.app.model_config(&request.name, version)),
         )
     }
 

@@ -1,5 +1,7 @@
 //! `POST …/infer`: body to request, response to body.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
@@ -24,7 +26,7 @@ const WORTH_COMPRESSING: u64 = 1024;
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 pub(super) async fn infer(
-    app: &App,
+    app: &Arc<App>,
     model: &str,
     version: Option<ModelVersion>,
     exchange: &mut Exchange,
@@ -47,7 +49,10 @@ pub(super) async fn infer(
         held.grow(body.len())?; // what the JSON becomes
     }
     let decoded = match header_length {
-        Some(0) => raw_binary(app, model, version, body)?,
+        Some(0) => {
+            app.served(&name, version).await?; // its inputs say what the body is
+            raw_binary(app, model, version, body)?
+        }
         length => decode(body, length, Limits { max_tensor_bytes: limits.size.bytes }).await?,
     };
     let InferBody { id, parameters, inputs, outputs, binary_data_output } = decoded;

@@ -181,7 +181,7 @@ impl HttpService {
     }
 
     async fn handle(&self, matched: &Matched<'_>, exchange: &mut Exchange) -> Result<Answer, InferError> {
-        let app = &*self.app;
+        let app = &self.app;
         let model = matched.model.as_deref().unwrap_or_default();
         let version = parse_version(matched.version.unwrap_or_default())?;
         match matched.question {
@@ -196,10 +196,12 @@ impl HttpService {
                 Ok(answer::message("inference.ServerMetadataResponse", &app.server_metadata()))
             }
             Question::ModelMetadata => {
+                app.warm(model).await?;
                 let metadata = app.model_metadata(model, version)?;
                 Ok(answer::message("inference.ModelMetadataResponse", &metadata))
             }
             Question::ModelConfig => {
+                app.warm(model).await?;
                 let config = app.model_config(model, version)?.config.unwrap_or_default();
                 Ok(answer::json(&proto::config_json::to_json(&config)))
             }

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
 use model::{ModelName, ModelVersion};
@@ -14,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::change::Change;
 use super::load::{self, Plan};
+use super::memory::Room;
 use super::overriding::Override;
 use super::snapshot::{Kept, ModelEntry, State, VersionEntry, VersionState};
 use super::{Repository, scan, unless_it_panics};
@@ -97,6 +99,22 @@ impl Repository {
             return Err(ControlError::NotFound { model: name.to_string() });
         }
         self.load(name, &directories, overriding, Why::Asked)
+    }
+
+    /// Loads `name` because it was asked for, unless it serves by now. Blocks until it is done: not for async code.
+    ///
+    /// # Errors
+    /// When it cannot be loaded, or is not to be by now.
+    pub fn load_on_demand(&self, name: &ModelName) -> Result<(), ControlError> {
+        let _turn = self.turns.take(name);
+        if self.on_demand(name.as_str()).is_none() {
+            return match self.entry(name).ready().next() {
+                Some(_) => Ok(()),
+                None => Err(ControlError::Unknown { model: name.to_string() }),
+            };
+        }
+        let directories = scan::directories_of(name, &self.settings.repositories);
+        self.load(name, &directories, None, Why::Asked)
     }
 
     /// Takes `name` out of service: requests that come are refused, those that came are answered, and then its memory
@@ -200,15 +218,14 @@ impl Repository {
         let before = self.entry(name).serving;
         let serving = self.entry(name).ready().next().is_some();
         if plan.swap == SwapPolicy::Resource && serving && !change.load.is_empty() {
-            self.take_out(name, change);
+            self.take_out(name, change, "unloading before the next is loaded (swap_policy)");
         }
         for &version in &change.load {
             self.begin(name, version);
         }
-        let loaded: Vec<Loaded> = {
-            let _slot = self.slots.take();
-            let load = |version| unless_it_panics(|| plan.load(version, &*self.backend, &self.settings));
-            change.load.iter().map(|&version| (version, load(version).map(Arc::new))).collect()
+        let loaded: Vec<Loaded> = match self.find_room(name, plan, change) {
+            Ok(room) => self.load_versions(plan, &change.load, &room),
+            Err(no_room) => change.load.iter().map(|&version| (version, Err(no_room.clone()))).collect(),
         };
         let failures: Vec<_> = loaded
             .iter()
@@ -228,22 +245,6 @@ impl Repository {
             format!("version {version} is at UNAVAILABLE state: {error};")
         };
         Err(failures.iter().map(told).collect::<Vec<_>>().join(" "))
-    }
-
-    /// The versions that `change` replaces or drops stop before the others are loaded: there is no room for both.
-    fn take_out(&self, name: &ModelName, change: &Change) {
-        let left = self.replace(name, &[], |entry, now| {
-            for (version, known) in &mut entry.versions {
-                if matches!(known.state, VersionState::Ready(_)) && !change.keep.contains(version) {
-                    let reason = "unloading before the next is loaded (swap_policy)".to_owned();
-                    *known = VersionEntry::new(VersionState::Draining, now, reason);
-                }
-            }
-        });
-        info!(model = %name, versions = left.len(), "unloading before the next is loaded (swap_policy)");
-        for thread in self.retire(left) {
-            let _ = thread.join(); // it has said so if it panicked
-        }
     }
 
     fn put_in_place(
@@ -299,6 +300,21 @@ impl Repository {
         self.retire(left);
     }
 
+    /// Loads `versions` of `plan`, one after the other, into `room`.
+    fn load_versions(&self, plan: &Plan, versions: &[ModelVersion], room: &Room) -> Vec<Loaded> {
+        let _slot = self.slots.take();
+        let load = |(index, &version): (usize, &ModelVersion)| {
+            let share = room.share(index);
+            let load = || plan.load(version, &*self.backend, &self.settings, Arc::clone(&share));
+            let loaded = unless_it_panics(load).map(Arc::new);
+            if loaded.is_ok() {
+                self.memory.learn(plan.name(), plan.size(version), share.bytes());
+            }
+            (version, loaded)
+        };
+        versions.iter().enumerate().map(load).collect()
+    }
+
     /// What stays loaded once `change` is in place.
     fn kept_after(&self, name: &ModelName, change: &Change) -> Vec<Kept> {
         let before = self.entry(name);
@@ -316,10 +332,11 @@ impl Repository {
     /// Where nothing serves any more since there was no room for both, what served `before` is loaded again.
     fn restore(&self, name: &ModelName, before: Option<Arc<Plan>>) {
         let Some(plan) = before.filter(|_| self.entry(name).ready().next().is_none()) else { return };
-        let _slot = self.slots.take();
-        for &served in &plan.versions {
-            let loaded = unless_it_panics(|| plan.load(served, &*self.backend, &self.settings));
-            match loaded.map(Arc::new) {
+        // It had this room before.
+        let estimate = |version: &ModelVersion| self.memory.estimate(name, plan.size(*version));
+        let room = self.memory.take_again(&plan.versions.iter().map(estimate).collect::<Vec<_>>());
+        for (served, loaded) in self.load_versions(&plan, &plan.versions, &room) {
+            match loaded {
                 Ok(again) => {
                     self.update(name, |entry| {
                         let ready = VersionState::Ready(Arc::clone(&again));
@@ -387,7 +404,7 @@ impl Repository {
     }
 
     /// Takes every version of `name` out of service.
-    pub(super) fn unload(&self, name: &ModelName, reason: &str) {
+    pub(super) fn unload(&self, name: &ModelName, reason: &str) -> Vec<JoinHandle<()>> {
         let left = self.replace(name, &[], |entry, now| {
             for version in entry.versions.values_mut() {
                 let state = match version.state {
@@ -397,10 +414,10 @@ impl Repository {
                 *version = VersionEntry::new(state, now, reason.to_owned());
             }
             (entry.problem, entry.failure, entry.tried, entry.serving) = (None, None, None, None);
-            entry.unwanted = true;
+            (entry.unwanted, entry.on_demand) = (true, false);
         });
         info!(model = %name, versions = left.len(), reason, "unloaded");
-        self.retire(left);
+        self.retire(left)
     }
 }
 

@@ -143,7 +143,7 @@ async fn a_new_version_takes_over_and_the_old_one_goes() {
     bench.load().unwrap();
     assert_eq!(bench.answer().await, Some(2));
     assert_eq!(infer(&held).await, Ok(1), "who holds it is answered by it");
-    assert_eq!(bench.index()[0], "1 UNLOADING");
+    assert_eq!(bench.index()[0], "1 UNLOADING replaced");
     assert_eq!(bench.repository.ready("m", version(1)).unwrap_err().code(), Code::Unavailable);
     drop(held);
     bench.wait_for("1 UNAVAILABLE unloaded");

@@ -79,6 +79,11 @@ impl Files {
         latest.map_or(Duration::ZERO, |latest| now.duration_since(latest).unwrap_or_default())
     }
 
+    /// Bytes of all of them.
+    pub(super) fn size(&self) -> u64 {
+        self.0.values().fold(0, |sum, stamp| sum.saturating_add(stamp.size))
+    }
+
     /// True when there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -12,7 +12,7 @@ use proto::ModelConfig;
 use tracing::warn;
 
 use super::files::Files;
-use super::{Override, Settings, scan, version_policy};
+use super::{Override, Settings, Share, scan, version_policy};
 use crate::backend::{Backend, LoadError, ModelSource};
 use crate::batcher::{BatchPolicy, QueuePolicy};
 use crate::cache::{self, VersionCache};
@@ -185,12 +185,24 @@ impl Plan {
         self.files.values().any(Files::is_empty)
     }
 
-    /// Loads `version` and starts its instances.
+    /// The model's name.
+    pub(super) fn name(&self) -> &ModelName {
+        &self.name
+    }
+
+    /// Bytes of the files of `version`.
+    pub(super) fn size(&self, version: ModelVersion) -> u64 {
+        self.files.get(&version).map_or(0, Files::size)
+    }
+
+    /// Loads `version` and starts its instances. Its part of the memory of all models is `share`, which is corrected
+    /// by what it took.
     pub(super) fn load(
         &self,
         version: ModelVersion,
         backend: &dyn Backend,
         settings: &Settings,
+        share: Arc<Share>,
     ) -> Result<ServedVersion, LoadError> {
         let started = Instant::now();
         let contenders = self.contenders(settings)?;
@@ -204,6 +216,10 @@ impl Plan {
             threads_per_instance: self.placement.threads_per_instance,
         };
         let loaded = backend.load(&source)?;
+        if let Some(bytes) = loaded.memory() {
+            // What another gave back meanwhile must not make it look small.
+            share.correct(bytes.max(self.size(version) / 2));
+        }
         let mut config = self.config.clone();
         config::complete(&mut config, loaded.signature(), settings.completion);
         let (mut batching, padding) = config::check(&config, loaded.signature())
@@ -227,6 +243,7 @@ impl Plan {
             instances: self.placement.instances,
             contenders,
             loaded_in: started.elapsed(),
+            memory: share,
         };
         let served = ServedVersion::start(parts)?;
         self.expect_unchanged(version)?;

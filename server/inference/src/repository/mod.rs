@@ -9,9 +9,11 @@ mod control;
 mod events;
 mod files;
 mod load;
+mod memory;
 mod overriding;
 mod poll;
 mod retire;
+mod room;
 mod scan;
 mod snapshot;
 mod turns;
@@ -39,6 +41,8 @@ pub use control::ControlError;
 use control::Why;
 pub use events::{Event, Events};
 pub(crate) use load::inside;
+use memory::Memory;
+pub(crate) use memory::Share;
 pub use overriding::Override;
 pub use scan::ScanError;
 pub use snapshot::{IndexEntry, State};
@@ -71,6 +75,10 @@ pub struct Settings {
     pub acts_on_parameter: fn(&str) -> bool,
     /// Sets of versions of a model that stay loaded when others take their place.
     pub keep_previous: usize,
+    /// Bytes that all models may take together, if that is bounded.
+    pub memory_limit: Option<u64>,
+    /// Models are loaded when they are asked for, and leave again where others need their room.
+    pub on_demand: bool,
 }
 
 /// Every model and its versions.
@@ -81,6 +89,7 @@ pub struct Repository {
     published: Arc<Published>,
     turns: Turns,
     slots: Slots,
+    memory: Arc<Memory>,
     /// What is being written, as the last look saw it.
     unsettled: Mutex<poll::Unsettled>,
 }
@@ -122,6 +131,7 @@ impl Repository {
     pub fn new(settings: Settings, backend: Arc<dyn Backend>) -> Repository {
         Repository {
             slots: Slots::new(settings.load_threads),
+            memory: Memory::new(settings.memory_limit),
             settings,
             backend,
             published: Arc::default(),
@@ -130,14 +140,15 @@ impl Repository {
         }
     }
 
-    /// Finds every model and loads those that `wanted` names; all of them where it names none. Returns when they are
-    /// ready or failed. Blocks: not for async code.
+    /// Finds every model and loads those that `wanted` names. Without a list all of them are loaded, but for models
+    /// that are loaded on demand. Returns when they are ready or failed. Blocks: not for async code.
     ///
     /// What is wrong with a repository or a directory in it is kept ([`Repository::scan_errors`]); the models
     /// of the others are loaded.
     pub fn load_all(&self, wanted: Option<&[ModelName]>) {
         let (found, errors) = scan::models(&self.settings.repositories);
-        let is_wanted = |name: &ModelName| wanted.is_none_or(|wanted| wanted.contains(name));
+        let all = !self.settings.on_demand;
+        let is_wanted = |name: &ModelName| wanted.map_or(all, |wanted| wanted.contains(name));
         self.publish_names(found.keys(), is_wanted, errors.into());
         let missing = wanted.unwrap_or_default().iter().filter(|name| !found.contains_key(*name));
         for name in missing {
@@ -189,7 +200,9 @@ impl Repository {
             let mut snapshot = Snapshot::clone(snapshot);
             for name in names.clone() {
                 let wanted = is_wanted(name);
-                let entry = || ModelEntry { unwanted: !wanted, required: wanted, ..ModelEntry::default() };
+                let on_demand = self.settings.on_demand;
+                let entry =
+                    || ModelEntry { unwanted: !wanted, required: wanted, on_demand, ..ModelEntry::default() };
                 snapshot.models.entry(name.clone()).or_insert_with(entry);
             }
             snapshot.scanned = Some(Arc::clone(&errors));
@@ -271,6 +284,32 @@ impl Repository {
         self.settings.rate_limiter.as_deref()
     }
 
+    /// Bytes that all models may take together, if that is bounded.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.memory.limit()
+    }
+
+    /// Bytes that the models take, those that leave among them, and that loads under way are expected to.
+    pub fn memory_taken(&self) -> u64 {
+        self.memory.taken()
+    }
+
+    /// What each version that is loaded takes, in bytes, be it that it serves or that it is kept; by name and version.
+    pub fn memory_by_version(&self) -> Vec<(ModelName, ModelVersion, u64)> {
+        let snapshot = self.published.load();
+        let loaded = snapshot.models.values().flat_map(ModelEntry::loaded);
+        let mut bytes: Vec<_> =
+            loaded.map(|served| (served.name().clone(), served.version(), served.memory().bytes())).collect();
+        bytes.sort_unstable();
+        // A version may be kept of which another of the same number serves.
+        bytes.dedup_by(|next, first| {
+            let same = (&next.0, next.1) == (&first.0, first.1);
+            first.2 += if same { next.2 } else { 0 };
+            same
+        });
+        bytes
+    }
+
     /// What was wrong with the repositories when they were looked through.
     pub fn scan_errors(&self) -> Arc<[ScanError]> {
         self.published.load().scanned.clone().unwrap_or_default()
@@ -294,6 +333,13 @@ impl Repository {
                 _ => Err(entry.why_not(name, version)),
             },
         }
+    }
+
+    /// The name of `model`, if it does not serve and its next request should load it.
+    pub fn on_demand(&self, model: &str) -> Option<ModelName> {
+        let snapshot = self.published.load();
+        let (name, entry) = snapshot.models.get_key_value(model)?;
+        (entry.on_demand && entry.ready().next().is_none()).then(|| name.clone())
     }
 
     /// Every version that is ready, by name and version.
@@ -363,6 +409,8 @@ const STILL_SERVES: &str = "the last load failed, and what served goes on: ";
 
 #[cfg(test)]
 mod control_tests;
+#[cfg(test)]
+mod memory_tests;
 #[cfg(test)]
 mod rate_limit_tests;
 #[cfg(test)]

@@ -30,7 +30,8 @@ impl Repository {
             // One that cannot be read, such as a lost mount, has not lost its models.
             let gone = |(name, entry): (&ModelName, &ModelEntry)| {
                 let given = entry.tried.as_ref().is_some_and(|tried| tried.is_overridden());
-                (!found.contains_key(name) && !entry.unwanted && !given).then(|| name.clone())
+                let wanted = !entry.unwanted || entry.on_demand;
+                (!found.contains_key(name) && wanted && !given).then(|| name.clone())
             };
             let gone: Vec<_> = self.published.load().models.iter().filter_map(gone).collect();
             for name in gone {
@@ -38,7 +39,11 @@ impl Repository {
                 self.unload(&name, "its directory was removed");
             }
         }
-        let found: Vec<_> = found.into_iter().collect();
+        if self.settings.on_demand {
+            self.offer(found.keys());
+        }
+        let found: Vec<_> =
+            found.into_iter().filter(|(name, _)| self.on_demand(name.as_str()).is_none()).collect();
         let waits = parking_lot::Mutex::new(None);
         self.side_by_side(&found, |(name, directories)| {
             let wait = self.follow(name, directories, settle);
@@ -47,6 +52,17 @@ impl Repository {
         });
         self.unsettled.lock().retain(|name, _| found.iter().any(|(found, _)| found == name));
         waits.into_inner()
+    }
+
+    /// The next request for any of `names` that does not serve loads it.
+    fn offer<'a>(&self, names: impl Iterator<Item = &'a ModelName> + Clone) {
+        self.publish_names(names.clone(), |_| false, self.scan_errors());
+        for name in names {
+            let entry = self.entry(name);
+            if entry.unwanted && !entry.on_demand {
+                self.update(name, |entry| entry.on_demand = true);
+            }
+        }
     }
 
     /// Does what the files of `name` ask for, or says how long they must be left alone before.

@@ -18,10 +18,15 @@ impl Repository {
         let threads = left.into_iter().filter_map(|served| {
             let (name, version) = (served.name().clone(), served.version());
             if self.is_the_last_of_its_number(&served) {
-                self.published.note(&name, version, &VersionState::Draining, "");
+                let reason = self.entry(&name).versions.get(&version).map(|entry| entry.reason.clone());
+                self.published.note(&name, version, &VersionState::Draining, &reason.unwrap_or_default());
             }
             let (published, backend) = (Arc::clone(&self.published), Arc::clone(&self.backend));
-            let leave = move || leave(served, &published, &*backend);
+            let leaving = self.memory.leaving();
+            let leave = move || {
+                leave(served, &published, &*backend);
+                drop(leaving);
+            };
             Builder::new()
                 .name(format!("retire_{version}"))
                 .spawn(leave)
@@ -45,10 +50,11 @@ impl Repository {
 fn leave(served: Arc<ServedVersion>, published: &Published, backend: &dyn Backend) {
     let began = Instant::now();
     let (name, version) = (served.name().clone(), served.version());
-    let departure = served.departure();
+    let (departure, share) = (served.departure(), served.memory());
     drop(served);
     departure.wait();
     backend.give_memory_back();
+    drop(share);
     info!(model = %name, %version, took = ?began.elapsed(), "unloaded");
     let entry = published.load().models.get(&name).cloned().unwrap_or_default();
     if let Some(entry) = entry.versions.get(&version)

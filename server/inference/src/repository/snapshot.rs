@@ -29,6 +29,8 @@ pub(super) struct ModelEntry {
     pub(super) failure: Option<String>,
     /// Nobody asked for it yet, or it was unloaded.
     pub(super) unwanted: bool,
+    /// The next request for it loads it.
+    pub(super) on_demand: bool,
     /// The server was told to serve it when it started.
     pub(super) required: bool,
     /// What its configuration asks for and nothing acts on yet.

@@ -51,15 +51,29 @@ pub(super) struct FakeModel {
     answer: Option<u8>,
     /// One less when it is gone.
     alive: Option<Arc<AtomicUsize>>,
+    memory: Option<u64>,
 }
 
 impl FakeModel {
     fn new(dies: bool, answer: Option<u8>, alive: Option<Arc<AtomicUsize>>) -> FakeModel {
-        FakeModel { signature: signature(), dies, made_one: AtomicBool::new(false), answer, alive }
+        FakeModel {
+            signature: signature(),
+            dies,
+            made_one: AtomicBool::new(false),
+            answer,
+            alive,
+            memory: None,
+        }
     }
 
     pub(super) fn answering(answer: u8, alive: Arc<AtomicUsize>) -> FakeModel {
         FakeModel::new(false, Some(answer), Some(alive))
+    }
+
+    /// The same, which takes so many bytes.
+    pub(super) fn taking(mut self, bytes: u64) -> FakeModel {
+        self.memory = Some(bytes);
+        self
     }
 }
 
@@ -72,6 +86,10 @@ impl Drop for FakeModel {
 }
 
 impl LoadedModel for FakeModel {
+    fn memory(&self) -> Option<u64> {
+        self.memory
+    }
+
     fn signature(&self) -> &Signature {
         &self.signature
     }
@@ -137,6 +155,8 @@ pub(super) fn settings(path: &Path) -> Settings {
         rate_limiter: None,
         acts_on_parameter: |_| false,
         keep_previous: 0,
+        memory_limit: None,
+        on_demand: false,
     }
 }
 

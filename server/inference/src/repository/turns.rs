@@ -25,6 +25,15 @@ impl Turns {
     }
 }
 
+impl Turns {
+    /// A turn at `name`, unless somebody else is at it.
+    pub(super) fn try_take(&self, name: &ModelName) -> Option<Turn<'_>> {
+        let mut turns = self.0.lock();
+        let held = turns.entry(name.clone()).or_default().try_lock_arc()?;
+        Some(Turn { turns: self, name: name.clone(), held: Some(held) })
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut turns = self.turns.0.lock(); // so that nobody comes in between

@@ -114,6 +114,7 @@ fn serve(dynamic_batching: &str) -> Bench {
         held_until: 0,
         warmup: Warmup::default(),
         loaded_in: Duration::ZERO,
+        memory: Share::of_plenty(),
     };
     Bench { version: Arc::new(ServedVersion::start(parts).unwrap()), began: has_begun, go, terminated }
 }
