@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inference::ServedVersion;
+use inference::repository::ControlError;
 use model::{InferError, ModelName, ModelVersion};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -16,11 +17,34 @@ use crate::config::OnDemand;
 /// A load that failed is not tried again sooner, however many ask.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
+/// How often a model is loaded for one request, at most.
+const MOST_LOADS: usize = 5;
+
 /// How long a load takes of which nothing is known.
 const USUAL_LOAD: Duration = Duration::from_secs(1);
 
 /// What those who wait for a load are told: nothing yet, or how it ended.
-type Ended = Option<Result<(), String>>;
+type Ended = Option<Result<(), LoadFailed>>;
+
+/// Why a model could not be loaded.
+#[derive(Clone, Debug)]
+struct LoadFailed {
+    what: String,
+    /// It may go well a moment later: there was no room.
+    for_now: bool,
+}
+
+impl From<ControlError> for LoadFailed {
+    fn from(error: ControlError) -> LoadFailed {
+        LoadFailed { what: error.to_string(), for_now: matches!(error, ControlError::NoRoom { .. }) }
+    }
+}
+
+impl From<LoadFailed> for InferError {
+    fn from(failed: LoadFailed) -> InferError {
+        InferError::NotAllowed { what: failed.what }
+    }
+}
 
 /// What is known of loads on demand.
 #[derive(Debug)]
@@ -65,12 +89,27 @@ impl App {
         version: Option<ModelVersion>,
     ) -> Result<Arc<ServedVersion>, InferError> {
         match self.route(model, version) {
-            Err(_) if self.is_cold(model.as_str()) => {
-                Box::pin(self.warm(model.as_str())).await?; // seldom, so that it takes no room in each request
-                self.route(model, version)
-            }
+            // Seldom, so that it takes no room in each request.
+            Err(_) if self.is_cold(model.as_str()) => Box::pin(self.warmed(model, version)).await,
             routed => routed,
         }
+    }
+
+    async fn warmed(
+        self: &Arc<Self>,
+        model: &ModelName,
+        version: Option<ModelVersion>,
+    ) -> Result<Arc<ServedVersion>, InferError> {
+        // It may have to leave again before this request is at it.
+        for _ in 1..MOST_LOADS {
+            self.warm(model.as_str()).await?;
+            match self.route(model, version) {
+                Err(_) if self.is_cold(model.as_str()) => {}
+                routed => return routed,
+            }
+        }
+        self.warm(model.as_str()).await?;
+        self.route(model, version)
     }
 
     /// Whether the next request for `model` loads it.
@@ -91,7 +130,7 @@ impl App {
         let Some(load) = self.begin_to_warm(model)? else { return Ok(()) };
         let ended = load.ended.borrow().clone();
         match (ended, self.cold.mode) {
-            (Some(Err(what)), _) => Err(InferError::NotAllowed { what }),
+            (Some(Err(failed)), _) => Err(failed.into()),
             (None, OnDemand::Refuse) => Err(load.refusal(model)),
             _ => Ok(()),
         }
@@ -107,7 +146,7 @@ impl App {
         let ended = load.ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
         match ended {
             Some(Ok(())) => Ok(()),
-            Some(Err(what)) => Err(InferError::NotAllowed { what }),
+            Some(Err(failed)) => Err(failed.into()),
             None => Err(InferError::ServerFault { what: "loading a model on demand" }),
         }
     }
@@ -124,7 +163,7 @@ impl App {
         let is_current = |load: &&Load| match &*load.ended.borrow() {
             None => load.ended.has_changed().is_ok(), // else the thread that did it is gone
             Some(Ok(())) => false,
-            Some(Err(_)) => load.began.elapsed() < RETRY_AFTER,
+            Some(Err(failed)) => !failed.for_now && load.began.elapsed() < RETRY_AFTER,
         };
         if let Some(load) = last.filter(is_current) {
             return Ok(Some(load.clone()));
@@ -135,7 +174,7 @@ impl App {
         let (app, asked) = (Arc::clone(self), name.clone());
         self.control.start(move || {
             let began = Instant::now();
-            let loaded = app.repository.load_on_demand(&asked).map_err(|error| error.to_string());
+            let loaded = app.repository.load_on_demand(&asked).map_err(LoadFailed::from);
             if loaded.is_ok()
                 && let Some(load) = app.cold.loads.lock().get_mut(&asked)
             {

@@ -43,6 +43,14 @@ pub enum ControlError {
         /// Of each version that failed, or of the model.
         reason: String,
     },
+    /// There was no room for it: it can be loaded once others have left.
+    #[error("load failed for model '{model}': {reason}")]
+    NoRoom {
+        /// The model.
+        model: ModelName,
+        /// The figures, of each version.
+        reason: String,
+    },
     /// What should be loaded instead of its files cannot be.
     #[error("{0}")]
     Override(String),
@@ -210,11 +218,26 @@ impl Repository {
         if !plan.unacted.is_empty() {
             warn!(model = %name, fields = plan.unacted.join(", "), "valid, but not acted on yet");
         }
-        self.carry_out(name, &plan, &change, why).map_err(failed)
+        self.carry_out(name, &plan, &change, why).map_err(|failures| {
+            let told = |(version, error): &(ModelVersion, LoadError)| {
+                format!("version {version} is at UNAVAILABLE state: {error};")
+            };
+            let reason = failures.iter().map(told).collect::<Vec<_>>().join(" ");
+            match failures.iter().all(|(_, error)| matches!(error, LoadError::NoRoom { .. })) {
+                true => ControlError::NoRoom { model: name.clone(), reason },
+                false => failed(reason),
+            }
+        })
     }
 
     /// Loads what `change` says and puts it in place; why it was not, of each version.
-    fn carry_out(&self, name: &ModelName, plan: &Arc<Plan>, change: &Change, why: Why) -> Result<(), String> {
+    fn carry_out(
+        &self,
+        name: &ModelName,
+        plan: &Arc<Plan>,
+        change: &Change,
+        why: Why,
+    ) -> Result<(), Vec<(ModelVersion, LoadError)>> {
         let before = self.entry(name).serving;
         let serving = self.entry(name).ready().next().is_some();
         if plan.swap == SwapPolicy::Resource && serving && !change.load.is_empty() {
@@ -238,13 +261,7 @@ impl Repository {
         } else {
             self.put_in_place(name, plan, change, loaded, why);
         }
-        if failures.is_empty() {
-            return Ok(());
-        }
-        let told = |(version, error): &(ModelVersion, LoadError)| {
-            format!("version {version} is at UNAVAILABLE state: {error};")
-        };
-        Err(failures.iter().map(told).collect::<Vec<_>>().join(" "))
+        if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
 
     fn put_in_place(

@@ -43,15 +43,32 @@ impl Repository {
                 "there is no room for the next beside what serves (--model-memory-limit): swap_policy resource, once"
             );
             self.take_out(name, change, "unloading before the next is loaded (--model-memory-limit)");
-        } else if self.settings.on_demand {
-            self.make_room(name, no_room);
+        } else {
+            return self.room_of_others(name, &parts, no_room);
         }
         self.memory.take(&parts).map_err(NoRoom::error)
     }
 
+    /// Memory for a load of `name` in `parts`, where models leave again that are loaded on demand.
+    fn room_of_others(
+        &self,
+        name: &ModelName,
+        parts: &[u64],
+        mut no_room: NoRoom,
+    ) -> Result<Room, LoadError> {
+        // What is freed another load may be quicker to take, but then that one is loaded.
+        while self.settings.on_demand && self.make_room(name, no_room) {
+            match self.memory.take(parts) {
+                Ok(room) => return Ok(room),
+                Err(still) => no_room = still,
+            }
+        }
+        Err(no_room.error())
+    }
+
     /// Unloads models until there is room for a load of `name`: first those that have had no request for longest. None
-    /// leaves where all of them would not be enough.
-    fn make_room(&self, name: &ModelName, no_room: NoRoom) {
+    /// leaves where all of them would not be enough. Whether any has left.
+    fn make_room(&self, name: &ModelName, no_room: NoRoom) -> bool {
         let mut others: Vec<_> = {
             let snapshot = self.published.load();
             let others =
@@ -67,7 +84,7 @@ impl Repository {
             (freed, leave) = (freed + bytes, leave + 1);
         }
         if !no_room.is_helped_by(freed) {
-            return;
+            return false;
         }
         let mut threads: Vec<JoinHandle<()>> = Vec::new();
         for (_, other, _) in &others[..leave] {
@@ -76,7 +93,9 @@ impl Repository {
             threads.extend(self.unload(other, &format!("unloaded to make room for {name}")));
             self.update(other, |entry| entry.on_demand = true);
         }
+        let any = !threads.is_empty();
         join(threads);
+        any
     }
 
     /// Unloads what is kept of `name` and does not serve; returns once it is gone.
