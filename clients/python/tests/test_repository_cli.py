@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -174,30 +175,55 @@ def test_a_server_that_is_not_there_is_told(repository, new):
 # Events.
 
 
+class Lines:
+    """The lines of a pipe, each of which must come in time."""
+
+    def __init__(self, pipe):
+        self._pipe, self._held = pipe, b""
+
+    def next(self):
+        while b"\n" not in self._held and self._more():
+            pass
+        line, _, self._held = self._held.partition(b"\n")
+        return line.decode()
+
+    def rest(self):
+        while self._more():
+            pass
+        return self._held.decode()
+
+    def _more(self):
+        assert select.select([self._pipe], [], [], DEADLINE)[0], f"no line came after {self._held!r}"
+        piece = os.read(self._pipe.fileno(), 1 << 16)
+        self._held += piece
+        return piece
+
+
 class Following:
     """`volley events`, as it runs."""
 
-    def __init__(self, *options, out=subprocess.PIPE):
+    def __init__(self, *options):
         command = [BINARY, "events", *map(str, options)]
-        self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(command, bufsize=0, **pipes)
+        self._out, self._err = Lines(self.process.stdout), Lines(self.process.stderr)
 
     def line(self):
-        return self.process.stdout.readline()
+        return self._out.next()
 
     def told(self):
         """The next line on stderr."""
-        return self.process.stderr.readline()
+        return self._err.next()
 
     def ended(self):
-        """How it ended, what was left on stdout, and all of stderr."""
-        out, err = self.process.communicate(timeout=DEADLINE)
-        return self.process.returncode, out, err
+        """How it ended, what was left on stdout, and all that was on stderr."""
+        return self.process.wait(DEADLINE), self._out.rest(), self._err.rest()
 
 
 @pytest.fixture
 def following(request):
-    def following(*options, **others):
-        follower = Following(*options, **others)
+    def following(*options):
+        follower = Following(*options)
         request.addfinalizer(follower.process.wait)
         request.addfinalizer(follower.process.kill)
         return follower
@@ -248,7 +274,7 @@ def test_events_end_when_nobody_reads_them(start, repository, following):
     assert follower.line()
     follower.process.stdout.close()
     assert follower.process.wait(DEADLINE) == 0
-    assert follower.process.stderr.read() == ""
+    assert follower.process.stderr.read() == b""
     shell = f"'{BINARY}' events --after=0 {at(server)} | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 1 and done.stderr == ""

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use ring::digest;
+use rustix::io::Errno;
 
 use super::source::{MANIFEST, Source, SourceFile};
 
@@ -123,6 +124,11 @@ pub(super) fn sync_all_below(directory: &Path) -> anyhow::Result<()> {
 /// Puts the names in `directory` on the disk.
 pub(super) fn sync(directory: &Path) -> anyhow::Result<()> {
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    if let Err(error) = &synced
+        && matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::OPNOTSUPP))
+    {
+        return Ok(()); // some file systems of networks do it by themselves, and say that it cannot be asked for
+    }
     synced.with_context(|| format!("cannot write {}", directory.display()))
 }
 

@@ -108,9 +108,9 @@ impl<'a> Place<'a> {
     /// killed is removed.
     fn stage(&self) -> anyhow::Result<Staging> {
         let parent = if self.is_there { &self.model } else { self.repository };
-        staging::sweep(self.repository);
+        staging::tidy(self.repository);
         if self.is_there {
-            staging::sweep(&self.model);
+            staging::tidy(&self.model);
         }
         Staging::make(parent).with_context(|| format!("cannot write to {}", parent.display()))
     }

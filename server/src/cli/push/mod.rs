@@ -34,7 +34,7 @@ use source::Source;
 /// its checksums (SHA256SUMS) with it: a server that follows the repository never sees half of it. What was there stays.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:
-  volley push digits digits.onnx                              # the next version in ./model_repository
+  volley push digits digits.onnx                              # the next one in ./model_repository
   volley push digits digits.onnx --repository /models --load  # and have the server load it
   volley push digits digits.onnx --config config.pbtxt --version 7")]
 pub struct PushArgs {
@@ -46,7 +46,7 @@ pub struct PushArgs {
     #[arg(value_name = "FILE.onnx")]
     file: PathBuf,
 
-    /// Model repository to put it into: a directory, or s3://, gs://, as:// or az:// as for a server
+    /// Model repository to put it into: a directory, or the s3://, gs://, as:// or az:// URL of one
     #[arg(long, value_name = "DIR|URL", default_value = "./model_repository")]
     repository: String,
 

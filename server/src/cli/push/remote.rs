@@ -67,7 +67,7 @@ impl Push<'_> {
         taken: &[ModelVersion],
     ) -> anyhow::Result<Ready> {
         let directory = std::env::temp_dir();
-        staging::sweep(&directory);
+        staging::tidy(&directory);
         let staging = Staging::make_private(&directory)
             .with_context(|| format!("cannot write to {}, where TMPDIR says it may", directory.display()))?;
         let Some(model) = there else {

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::note;
@@ -90,6 +91,8 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),
+        // Some file systems of networks have no locks. What is left behind stays there then, since nobody can tell.
+        Err(TryLockError::Error(error)) if is_unsupported(&error) => {}
         Err(TryLockError::Error(error)) => return Err(error),
     }
     // It may have been removed between those two steps, and then locking it means nothing.
@@ -101,21 +104,26 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Removes what pushes that were killed have left in `parent`. What cannot be removed or looked at stays.
-pub(super) fn sweep(parent: &Path) {
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP))
+}
+
+/// Removes what pushes that were killed have left in `parent`, and says so.
+pub(super) fn tidy(parent: &Path) {
+    if sweep(parent) > 0 {
+        note(&format!("removed what is left in {} of pushes that were cut short", parent.display()));
+    }
+}
+
+/// Removes them; returns how many there were. What cannot be removed or looked at stays.
+fn sweep(parent: &Path) -> usize {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let left = entries.filter(|entry| is_one(&entry.file_name())).map(|entry| entry.path());
     // Nobody else can make a directory of this user, or put a link in its place where others may write.
     let is_own = |path: &PathBuf| {
         fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw())
     };
-    let removed = left.filter(is_own).filter(|path| remove_unless_owned(path)).count();
-    if removed > 0 {
-        note(&format!(
-            "removed what {removed} earlier pushes left in {} that were cut short",
-            parent.display()
-        ));
-    }
+    left.filter(is_own).filter(|path| remove_unless_owned(path)).count()
 }
 
 fn is_one(name: &OsStr) -> bool {
@@ -194,14 +202,14 @@ mod tests {
         fs::write(parent.path().join(".git/lock"), "").unwrap();
         // Where others may write, a link may lead to what is not theirs.
         std::os::unix::fs::symlink(".git", parent.path().join(format!("{PREFIX}4-0"))).unwrap();
-        sweep(parent.path());
+        assert_eq!(sweep(parent.path()), 3);
         assert!(owned.path().exists() && parent.path().join(".git/kept").exists());
         assert_eq!(names(parent.path()), 4);
         assert_eq!(
             Staging::make_private(parent.path()).unwrap().path().metadata().unwrap().mode() & 0o777,
             0o700
         );
-        sweep(&parent.path().join("nothing"));
+        assert_eq!(sweep(&parent.path().join("nothing")), 0);
     }
 
     #[test]
