@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use ort_backend::OrtBackend;
-use volley::cli::{check, infer, models};
+use volley::cli::{
+    EventsArgs, InferArgs, LoadArgs, ModelsArgs, PushArgs, RollbackArgs, UnloadArgs, check, control, events,
+    infer, models, push,
+};
 use volley::config::{Config, Flags, ModelFlags, RepositoryConfig};
 use volley::{logging, server};
 
@@ -38,9 +41,19 @@ enum Command {
         flags: ModelFlags,
     },
     /// Send one request to a running server and print the answer
-    Infer(infer::InferArgs),
+    Infer(InferArgs),
     /// List the models of a running server
-    Models(models::ModelsArgs),
+    Models(ModelsArgs),
+    /// Load a model into a running server, or load it again
+    Load(LoadArgs),
+    /// Take a model of a running server out of service
+    Unload(UnloadArgs),
+    /// Put the versions of a model that served before in the place of those that serve
+    Rollback(RollbackArgs),
+    /// Follow what happens to the versions of a running server
+    Events(EventsArgs),
+    /// Put a new version of a model into a repository
+    Push(PushArgs),
 }
 
 /// What was asked for cannot be understood (`EX_USAGE` of sysexits).
@@ -55,6 +68,19 @@ fn main() -> ExitCode {
         Some(Command::Models(args)) => {
             client(async { models::run(args, &mut std::io::stdout().lock()).await })
         }
+        Some(Command::Load(args)) => {
+            client(async { control::load(args, &mut std::io::stdout().lock()).await })
+        }
+        Some(Command::Unload(args)) => {
+            client(async { control::unload(args, &mut std::io::stdout().lock()).await })
+        }
+        Some(Command::Rollback(args)) => {
+            client(async { control::roll_back(args, &mut std::io::stdout().lock()).await })
+        }
+        Some(Command::Events(args)) => {
+            client(async { events::run(args, &mut std::io::stdout().lock()).await })
+        }
+        Some(Command::Push(args)) => push(&args),
     }
 }
 
@@ -67,6 +93,20 @@ fn check(repositories: Vec<PathBuf>, flags: ModelFlags) -> ExitCode {
     finish(OrtBackend::load().map_err(Into::into).and_then(|backend| {
         check::run(&config, Arc::new(backend), acts_on_parameter, &mut std::io::stdout().lock())
     }))
+}
+
+/// A version is tried as a server with this environment would load it.
+fn push(args: &PushArgs) -> ExitCode {
+    let settings = match RepositoryConfig::load(ModelFlags::default(), Vec::new()) {
+        Ok(settings) => settings,
+        Err(error) => return refuse(&error.to_string(), USAGE),
+    };
+    let format = push::Format {
+        backend: || Ok(Arc::new(OrtBackend::load()?)),
+        acts_on_parameter: ort_backend::acts_on_parameter,
+        external_data: ort_backend::external_data,
+    };
+    finish(push::run(args, settings, format, &mut std::io::stdout().lock()))
 }
 
 fn serve(flags: Flags) -> ExitCode {

@@ -21,7 +21,7 @@ const RULES: &str = "server/tests/architecture.rs";
 /// here is a design decision: say why in ARCHITECTURE.md in the same change.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("proto", &[]),
-    ("server", &["model", "traffic", "inference", "ort_backend", "proto", "volley-client"]),
+    ("server", &["model", "traffic", "inference", "ort_backend", "proto", "storage", "volley-client"]),
     ("server/model", &[]),
     ("server/traffic", &["model"]),
     ("server/inference", &["model", "proto"]),

@@ -2,12 +2,16 @@
 
 mod decode;
 mod encode;
+mod events;
+mod frames;
+mod repository;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
@@ -22,6 +26,9 @@ use crate::error::root_cause;
 use crate::{
     ClientError, InferRequest, InferResponse, ModelMetadata, ModelState, ModelStatistics, ServerMetadata,
 };
+
+pub use events::{EventStream, RepositoryEvent, Told};
+pub use repository::LoadParameters;
 
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
@@ -330,20 +337,32 @@ impl HttpClient {
     }
 
     async fn call(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, ClientError> {
+        self.within_time(async { self.whole(self.begin(request).await?).await }).await
+    }
+
+    async fn within_time<T>(
+        &self,
+        call: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
         let after = self.options.timeout;
-        let answer = tokio::time::timeout(after, self.exchange(request)).await;
+        let answer = tokio::time::timeout(after, call).await;
         answer.unwrap_or_else(|_| Err(ClientError::Timeout { address: self.address(), after }))
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, ClientError> {
-        let response = self.connections.request(request).await.map_err(|error| {
+    /// Sends `request`; returns when the answer begins.
+    async fn begin(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, ClientError> {
+        self.connections.request(request).await.map_err(|error| {
             let (address, reason) = (self.address(), root_cause(&error));
             if error.is_connect() {
                 ClientError::Connect { address, reason }
             } else {
                 ClientError::Disconnected { address, reason }
             }
-        })?;
+        })
+    }
+
+    /// The answer with all of its body.
+    async fn whole(&self, response: Response<Incoming>) -> Result<Response<Bytes>, ClientError> {
         let (head, body) = response.into_parts();
         let limit = self.options.max_response_bytes;
         let body = Limited::new(body, limit).collect().await.map_err(|error| {

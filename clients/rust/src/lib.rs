@@ -34,7 +34,10 @@ mod tensor;
 pub use datatype::{DataType, Element};
 pub use error::ClientError;
 pub use grpc::{EncodedReply, GrpcClient, GrpcOptions, PreparedRpc, ResponseStream};
-pub use http::{EncodedResponse, HttpClient, HttpOptions, PreparedRequest, refusal};
+pub use http::{
+    EncodedResponse, EventStream, HttpClient, HttpOptions, LoadParameters, PreparedRequest, RepositoryEvent,
+    Told, refusal,
+};
 pub use metadata::{ModelMetadata, ModelState, ServerMetadata, TensorMetadata};
 pub use request::{Encoding, InferInput, InferRequest, Parameter, RequestedOutput};
 pub use response::InferResponse;

@@ -10,6 +10,8 @@
 //! - all `unsafe` code is in `tensor.rs`, `run_options.rs`, `run.rs` and `allocator.rs`.
 
 mod allocator;
+mod external_data;
+mod fields;
 mod library;
 mod options;
 mod prune;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use inference::backend::{Backend, LoadError, LoadedModel, ModelSource};
 
 pub use allocator::exit_at_once;
+pub use external_data::external_data;
 pub use library::{LibraryError, RuntimeLibrary};
 pub use options::acts_on_parameter;
 

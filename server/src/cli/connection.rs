@@ -12,15 +12,35 @@ pub(super) struct ConnectionArgs {
     #[arg(long, value_name = "URL", default_value = "http://localhost:8000")]
     pub(super) url: String,
 
-    /// Seconds to wait for an answer
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
-    pub(super) timeout: Duration,
+    /// Seconds to wait for an answer [default: 60, and 600 for a model to be loaded]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) timeout: Option<Duration>,
 }
+
+/// Until a question is answered.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// Until a model is loaded and warmed up.
+const LOAD: Duration = Duration::from_secs(600);
 
 impl ConnectionArgs {
     /// A client of that server; connects when first used.
     pub(super) fn client(&self) -> anyhow::Result<HttpClient> {
-        let options = HttpOptions { timeout: self.timeout, ..HttpOptions::default() };
+        self.client_within(self.timeout.unwrap_or(ANSWER))
+    }
+
+    /// One that waits for a model to be loaded.
+    pub(super) fn loading_client(&self) -> anyhow::Result<HttpClient> {
+        self.client_within(self.load_time())
+    }
+
+    /// How long a model may take to be loaded.
+    pub(super) fn load_time(&self) -> Duration {
+        self.timeout.unwrap_or(LOAD)
+    }
+
+    fn client_within(&self, timeout: Duration) -> anyhow::Result<HttpClient> {
+        let options = HttpOptions { timeout, ..HttpOptions::default() };
         HttpClient::with_options(&self.url, options).context("--url")
     }
 }

@@ -1,8 +1,8 @@
 //! `GET /v2/repository/events`: what happens to versions, as server-sent events.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -25,6 +25,15 @@ use crate::request_rules::shortened;
 /// What a browser sends when it comes back: the last event it has seen.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// Names this life of the server: a client that comes back sees by it that events are counted anew.
+const SERVER_RUN: HeaderName = HeaderName::from_static("x-server-run");
+
+static RUN: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let run = format!("{:x}-{:x}", now.as_nanos(), std::process::id());
+    HeaderValue::from_str(&run).expect("hexadecimal digits are a header's value")
+});
+
 /// A line without meaning is sent so often when nothing happens, so that proxies keep the connection, and the death of
 /// the client is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -36,8 +45,10 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 pub(super) fn follow(app: &App, exchange: &Exchange) -> Result<Answer, InferError> {
     let asked = Asked::of(exchange)?;
     let events = app.repository.events();
-    let (before, coming) = events.follow(asked.after.unwrap_or_else(|| events.count()));
+    let after = first_after(asked.after, events.count());
+    let (before, coming) = events.follow(after);
     let following = Following {
+        after,
         before: before.into_iter(),
         coming,
         model: asked.model,
@@ -46,7 +57,18 @@ pub(super) fn follow(app: &App, exchange: &Exchange) -> Result<Answer, InferErro
     };
     let mut answer = answer::stream(Box::pin(frames(following)), "text/event-stream");
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    answer.headers_mut().insert(SERVER_RUN, RUN.clone());
     Ok(answer)
+}
+
+/// After which event a client begins that has `asked` for those after one, when there are so many.
+fn first_after(asked: Option<u64>, count: u64) -> u64 {
+    match asked {
+        None => count,
+        // It was counted by an earlier life of the server: to this client all of this one is new.
+        Some(seen) if seen > count => 0,
+        Some(seen) => seen,
+    }
 }
 
 /// What a client wants to see.
@@ -95,6 +117,8 @@ fn number(what: &str, text: &str) -> Result<u64, InferError> {
 
 /// Who follows, and how far it is.
 struct Following {
+    /// After which event it begins, so that a client that has seen none can come back, too.
+    after: u64,
     before: std::vec::IntoIter<Arc<Event>>,
     coming: Receiver<Arc<Event>>,
     model: Option<String>,
@@ -105,7 +129,8 @@ struct Following {
 fn frames(following: Following) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
     unfold(following, async |mut following| {
         if !std::mem::replace(&mut following.opened, true) {
-            return Some((Ok(Bytes::from_static(b"retry: 1000\n\n")), following));
+            let opening = format!("retry: 1000\nid: {}\n\n", following.after);
+            return Some((Ok(Bytes::from(opening)), following));
         }
         let frame = following.next().await?;
         Some((Ok(frame), following))
@@ -156,8 +181,6 @@ fn lagged(missed: u64) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use inference::repository::State;
     use model::{ModelName, ModelVersion};
 
@@ -171,6 +194,14 @@ mod tests {
         assert_eq!(read("model=my%20model&after=7"), Ok(asked));
         assert!(read("after=x").unwrap_err().contains("'after' is 'x'"));
         assert!(read("modle=m").unwrap_err().contains("has 'modle'"));
+    }
+
+    #[test]
+    fn who_comes_back_goes_on_and_an_earlier_life_of_the_server_does_not_count() {
+        assert_eq!(first_after(None, 5), 5);
+        assert_eq!(first_after(Some(3), 5), 3);
+        assert_eq!(first_after(Some(5), 5), 5);
+        assert_eq!(first_after(Some(6), 5), 0);
     }
 
     #[test]

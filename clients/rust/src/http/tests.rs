@@ -214,3 +214,59 @@ async fn what_is_not_v2_is_told_as_such() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn model_control_goes_to_its_routes_and_says_why_not() {
+    let answer = async |request: Request<Bytes>| match request.uri().path() {
+        "/v2/repository/models/my%20model/rollback" => {
+            reply(200, r#"{"name":"my model","versions":["1","3"]}"#)
+        }
+        "/v2/repository/models/m/unload" => {
+            assert_eq!(request.body(), r#"{"parameters":{"unload_dependents":true}}"#);
+            reply(200, "")
+        }
+        "/v2/repository/models/m/load" => reply(400, r#"{"error":"load failed for model 'm'"}"#),
+        other => reply(404, other.to_owned()),
+    };
+    with_server(answer, async |url| {
+        let client = HttpClient::new(&url).unwrap();
+        assert_eq!(client.roll_back("my model").await.unwrap(), ["1", "3"]);
+        client.unload_model("m", true).await.unwrap();
+        let error = client.load_model("m", &LoadParameters::default()).await.unwrap_err();
+        assert_eq!(error.to_string(), "the server answered 400: load failed for model 'm'");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn events_are_followed_to_their_end() {
+    let answer = async |request: Request<Bytes>| {
+        assert_eq!(request.uri(), "/v2/repository/events?model=a%26b");
+        assert_eq!(request.headers()["last-event-id"], "6");
+        let event =
+            r#"{"id":7,"time":"t","model":"a&b","version":null,"state":"READY","reason":"","more":1}"#;
+        let text = format!(
+            "id: 6\n\n:\n\nid: 7\nevent: version\ndata: {event}\n\nevent: missed\ndata: {{\"missed\":3}}\n\n\
+             event: of a later server\ndata: x\n\nevent: version\ndata: nonsense\n\n"
+        );
+        let mut response = reply(200, text);
+        response.headers_mut().insert("x-server-run", HeaderValue::from_static("abc"));
+        response
+    };
+    with_server(answer, async |url| {
+        let mut stream = HttpClient::new(&url).unwrap().follow_events(Some("a&b"), Some(6)).await.unwrap();
+        assert_eq!((stream.server_run(), stream.last_event()), (Some("abc"), None));
+        let Some(Told::Event(event)) = stream.next().await.unwrap() else { panic!("no event came") };
+        assert_eq!((event.id, event.model.as_str(), event.version.as_deref()), (7, "a&b", None));
+        assert_eq!(stream.last_event(), Some(7));
+        assert_eq!(stream.next().await.unwrap(), Some(Told::Missed(3)));
+        assert!(stream.next().await.unwrap_err().to_string().contains("cannot be read"));
+        assert_eq!(stream.next().await.unwrap(), None);
+    })
+    .await;
+    let refused = with_server(
+        async |_| reply(404, r#"{"error":"no such route"}"#),
+        async |url| HttpClient::new(&url).unwrap().follow_events(None, None).await.unwrap_err(),
+    );
+    assert_eq!(refused.await.to_string(), "the server answered 404: no such route");
+}
