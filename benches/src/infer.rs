@@ -78,7 +78,7 @@ fn request(shape: Shape) -> InferRequest {
     }
 }
 
-async fn infer(app: &App, request: &InferRequest) -> InferResponse {
+async fn infer(app: &Arc<App>, request: &InferRequest) -> InferResponse {
     app.infer(request, "bench", Instant::now()).await.expect("the model answers")
 }
 
