@@ -24,7 +24,7 @@ use crate::batcher::{Batcher, Waiting};
 use crate::cache::{self, Asked, Found, Tensors, VersionCache};
 use crate::classification::{self, Labels};
 use crate::config::Batching;
-use crate::cost::LearnedCost;
+use crate::cost::{CostModel, LearnedCost};
 use crate::engine::{Engine, Job, Unanswered};
 use crate::execution::{Outputs, Work};
 use crate::instance;
@@ -135,6 +135,15 @@ pub(crate) struct Parts {
     pub(crate) loaded_in: Duration,
     /// Its part of the memory of all models.
     pub(crate) memory: Arc<Share>,
+    /// What is known of it already.
+    pub(crate) known: Known,
+}
+
+/// What a version has been seen to do.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    statistics: Arc<Statistics>,
+    cost: CostModel,
 }
 
 impl ServedVersion {
@@ -158,7 +167,7 @@ impl ServedVersion {
             contenders,
             workers,
             pace: Pace::default(),
-            cost: Mutex::default(),
+            cost: Mutex::new(parts.known.cost),
             objective: batching.objective,
             running: (0..instances).map(|_| Mutex::default()).collect(),
             instances: AtomicUsize::new(instances),
@@ -167,7 +176,7 @@ impl ServedVersion {
             abandoned: AtomicBool::new(false),
             runs_here,
             max_batch_size: batching.policy.max_batch_size,
-            statistics: Statistics::default(),
+            statistics: parts.known.statistics,
         });
         let warmed_up_in = parts.warmup.run(&engine)?;
         let served = ServedVersion {
@@ -232,6 +241,16 @@ impl ServedVersion {
     /// Whether requests of different length run together, padded.
     pub fn pads(&self) -> bool {
         self.engine.check.padding().is_some()
+    }
+
+    /// What is loaded of it.
+    pub(crate) fn model(&self) -> Arc<dyn LoadedModel> {
+        Arc::clone(&self.engine.model)
+    }
+
+    /// What it has been seen to do, for another set of its instances, which counts on.
+    pub(crate) fn known(&self) -> Known {
+        Known { statistics: Arc::clone(&self.engine.statistics), cost: self.engine.cost.lock().clone() }
     }
 
     /// Its part of the memory of all models.

@@ -13,7 +13,7 @@ use model::{ModelName, ModelVersion};
 use tracing::field::debug;
 use tracing::{error, info, warn};
 
-use super::change::Change;
+use super::change::{Change, Likeness};
 use super::load::{self, Plan};
 use super::memory::Room;
 use super::overriding::Override;
@@ -246,10 +246,11 @@ impl Repository {
         for &version in &change.load {
             self.begin(name, version);
         }
-        let loaded: Vec<Loaded> = match self.find_room(name, plan, change) {
+        let mut loaded: Vec<Loaded> = match self.find_room(name, plan, change) {
             Ok(room) => self.load_versions(plan, &change.load, &room),
             Err(no_room) => change.load.iter().map(|&version| (version, Err(no_room.clone()))).collect(),
         };
+        loaded.extend(self.resize(name, plan, &change.resize));
         let failures: Vec<_> = loaded
             .iter()
             .filter_map(|(version, loaded)| Some((*version, loaded.as_ref().err()?.clone())))
@@ -332,12 +333,28 @@ impl Repository {
         versions.iter().enumerate().map(load).collect()
     }
 
+    /// Starts the instances that `plan` wants of `versions` over what is loaded of them.
+    fn resize(&self, name: &ModelName, plan: &Plan, versions: &[ModelVersion]) -> Vec<Loaded> {
+        let entry = self.entry(name);
+        let resize = |served: &Arc<ServedVersion>| {
+            let resized = unless_it_panics(|| plan.resize(served, &self.settings)).map(Arc::new);
+            if resized.is_ok() {
+                info!(
+                    model = %name, version = %served.version(), instances = plan.instances(),
+                    "its instances are changed in place; each keeps its threads"
+                );
+            }
+            (served.version(), resized)
+        };
+        entry.ready().filter(|served| versions.contains(&served.version())).map(resize).collect()
+    }
+
     /// What stays loaded once `change` is in place.
     fn kept_after(&self, name: &ModelName, change: &Change) -> Vec<Kept> {
         let before = self.entry(name);
         let versions: Vec<_> = before.ready().cloned().collect();
         let mut kept = before.kept;
-        let is_left = |served: &Arc<ServedVersion>| !change.keep.contains(&served.version());
+        let is_left = |served: &Arc<ServedVersion>| !change.stays_loaded(served.version());
         if versions.iter().any(is_left) {
             kept.push(Kept { versions, plan: before.serving });
         }
@@ -441,8 +458,11 @@ impl Repository {
 /// What has to be done so that the model of `entry` serves what `plan` says.
 fn change(entry: &ModelEntry, plan: &Plan) -> Change {
     let serving: Vec<_> = entry.ready().map(|served| served.version()).collect();
-    let same = |version| entry.serving.as_ref().is_some_and(|before| before.has_same(plan, version));
-    Change::between(&serving, &plan.versions, same)
+    let likeness = |version| {
+        let before = entry.serving.as_ref();
+        before.map_or(Likeness::Different, |before| before.likeness(plan, version))
+    };
+    Change::between(&serving, &plan.versions, likeness)
 }
 
 /// Now, as it is told.

@@ -181,6 +181,38 @@ async fn what_has_not_changed_is_not_loaded_again() {
 }
 
 #[tokio::test]
+async fn other_instances_alone_are_changed_in_place() {
+    let bench = Bench::keeping(1, ALL, &[(1, "1"), (2, "2")]);
+    bench.answer().await.unwrap();
+    bench.loads();
+    let held = bench.repository.ready("m", None).unwrap();
+    let config = |rest: &str| {
+        fs::write(bench.model().join("config.pbtxt"), format!("instance_group {{ count: 3 }} {ALL} {rest}"))
+            .unwrap();
+    };
+    config("");
+    bench.load().unwrap();
+    assert!(bench.loads().is_empty(), "nothing is loaded");
+    let now = bench.repository.ready("m", None).unwrap();
+    assert!(!Arc::ptr_eq(&held, &now));
+    assert_eq!(now.config().instance_group[0].count, 3);
+    assert_eq!((infer(&held).await, infer(&now).await), (Ok(2), Ok(2)), "who holds the others is answered");
+    assert_eq!(now.statistics().snapshot().success.count, 3, "they count on");
+    assert_eq!(bench.backend.alive.load(Ordering::SeqCst), 2);
+    assert!(bench.repository.roll_back(&bench.name).is_err(), "these are no versions of their own");
+    drop((held, now));
+    // A new version is loaded beside, and the others only get their instances.
+    bench.write(3, "3");
+    fs::write(bench.model().join("config.pbtxt"), format!("instance_group {{ count: 2 }} {ALL}")).unwrap();
+    bench.load().unwrap();
+    assert_eq!((bench.loads(), bench.answer().await), (vec!["m/3".to_owned()], Some(3)));
+    // Anything else that changes is a load of its own.
+    config("max_batch_size: 0 model_operations { }");
+    bench.load().unwrap();
+    assert_eq!(bench.loads(), ["m/1", "m/2", "m/3"]);
+}
+
+#[tokio::test]
 async fn a_load_that_fails_leaves_what_serves_and_says_why() {
     let bench = Bench::new(ALL, &[(1, "1")]);
     bench.write(2, "2");

@@ -11,15 +11,16 @@ use model::{ModelName, ModelVersion};
 use proto::ModelConfig;
 use tracing::warn;
 
+use super::change::Likeness;
 use super::files::Files;
 use super::{Override, Settings, Share, scan, version_policy};
-use crate::backend::{Backend, LoadError, ModelSource};
+use crate::backend::{Backend, LoadError, LoadedModel, ModelSource};
 use crate::batcher::{BatchPolicy, QueuePolicy};
 use crate::cache::{self, VersionCache};
 use crate::classification::Labels;
 use crate::config::{self, Batching, Placement, SwapPolicy};
 use crate::rate_limiter::{Claim, Contenders};
-use crate::version::{Parts, ServedVersion};
+use crate::version::{Known, Parts, ServedVersion};
 use crate::warmup::Warmup;
 
 /// A configuration or label file of more bytes is a mistake.
@@ -71,6 +72,17 @@ pub(super) struct Plan {
     pub(super) unacted: Vec<String>,
     /// To be loaded, lowest first.
     pub(super) versions: Vec<ModelVersion>,
+}
+
+/// A version in memory, before it has instances.
+struct Opened {
+    version: ModelVersion,
+    model: Arc<dyn LoadedModel>,
+    /// Its part of the memory of all models.
+    share: Arc<Share>,
+    contenders: Option<Contenders>,
+    began: Instant,
+    known: Known,
 }
 
 /// Reads the configuration of the model at `source` and chooses its versions.
@@ -157,14 +169,22 @@ impl Plan {
             && self.files == other.files
     }
 
-    /// Whether `version` would be the same if it was loaded as `other` says.
-    pub(super) fn has_same(&self, other: &Plan, version: ModelVersion) -> bool {
+    /// How much of `version` would be the same if it was loaded as `other` says.
+    pub(super) fn likeness(&self, other: &Plan, version: ModelVersion) -> Likeness {
         let whatever_versions = |config: &ModelConfig| ModelConfig { version_policy: None, ..config.clone() };
-        !self.is_overridden()
+        let whatever_instances =
+            |config: &ModelConfig| ModelConfig { instance_group: Vec::new(), ..whatever_versions(config) };
+        let same_files = !self.is_overridden()
             && !other.is_overridden()
-            && whatever_versions(&self.written) == whatever_versions(&other.written)
             && self.beside == other.beside
-            && self.files.get(&version) == other.files.get(&version)
+            && self.files.get(&version) == other.files.get(&version);
+        if same_files && whatever_versions(&self.written) == whatever_versions(&other.written) {
+            Likeness::Same
+        } else if same_files && whatever_instances(&self.written) == whatever_instances(&other.written) {
+            Likeness::OtherInstances
+        } else {
+            Likeness::Different
+        }
     }
 
     /// How long nobody has touched what is new in it since `tried`, at `now`; zero for a version without files.
@@ -183,6 +203,11 @@ impl Plan {
     /// Whether a version that is to be loaded has no files yet.
     pub(super) fn has_nothing(&self) -> bool {
         self.files.values().any(Files::is_empty)
+    }
+
+    /// Instances of each version.
+    pub(super) fn instances(&self) -> usize {
+        self.placement.instances
     }
 
     /// The model's name.
@@ -204,7 +229,7 @@ impl Plan {
         settings: &Settings,
         share: Arc<Share>,
     ) -> Result<ServedVersion, LoadError> {
-        let started = Instant::now();
+        let began = Instant::now();
         let contenders = self.contenders(settings)?;
         let source = ModelSource {
             name: &self.name,
@@ -215,15 +240,41 @@ impl Plan {
             instances: self.placement.instances,
             threads_per_instance: self.placement.threads_per_instance,
         };
-        let loaded = backend.load(&source)?;
-        if let Some(bytes) = loaded.memory() {
+        let model = backend.load(&source)?;
+        if let Some(bytes) = model.memory() {
             // What another gave back meanwhile must not make it look small.
             share.correct(bytes.max(self.size(version) / 2));
         }
+        let opened = Opened { version, model, share, contenders, began, known: Known::default() };
+        let served = self.start(opened, settings)?;
+        self.expect_unchanged(version)?;
+        Ok(served)
+    }
+
+    /// Starts the instances that this plan wants over what is loaded of `before`, which serves; it goes on.
+    pub(super) fn resize(
+        &self,
+        before: &ServedVersion,
+        settings: &Settings,
+    ) -> Result<ServedVersion, LoadError> {
+        let opened = Opened {
+            version: before.version(),
+            model: before.model(),
+            share: before.memory(),
+            contenders: self.contenders(settings)?,
+            began: Instant::now(),
+            known: before.known(),
+        };
+        self.start(opened, settings)
+    }
+
+    /// Starts the instances of a version.
+    fn start(&self, opened: Opened, settings: &Settings) -> Result<ServedVersion, LoadError> {
+        let Opened { version, model, share, contenders, began, known } = opened;
         let mut config = self.config.clone();
-        config::complete(&mut config, loaded.signature(), settings.completion);
-        let (mut batching, padding) = config::check(&config, loaded.signature())
-            .and_then(|()| Ok((config::batching(&config)?, config::padding(&config, loaded.signature())?)))
+        config::complete(&mut config, model.signature(), settings.completion);
+        let (mut batching, padding) = config::check(&config, model.signature())
+            .and_then(|()| Ok((config::batching(&config)?, config::padding(&config, model.signature())?)))
             .map_err(|reason| LoadError::Config { file: self.config_file.clone(), reason })?;
         let queue_capacity = bound_levels(&mut batching.policy, settings.default_queue_capacity);
         let parts = Parts {
@@ -239,15 +290,14 @@ impl Plan {
             batching,
             padding,
             config,
-            model: Arc::clone(&loaded),
+            model,
             instances: self.placement.instances,
             contenders,
-            loaded_in: started.elapsed(),
+            loaded_in: began.elapsed(),
             memory: share,
+            known,
         };
-        let served = ServedVersion::start(parts)?;
-        self.expect_unchanged(version)?;
-        Ok(served)
+        ServedVersion::start(parts)
     }
 
     /// What was read of a file while it was written is neither what it was nor what it becomes.

@@ -115,6 +115,7 @@ fn serve(dynamic_batching: &str) -> Bench {
         warmup: Warmup::default(),
         loaded_in: Duration::ZERO,
         memory: Share::of_plenty(),
+        known: Known::default(),
     };
     Bench { version: Arc::new(ServedVersion::start(parts).unwrap()), began: has_begun, go, terminated }
 }
