@@ -63,6 +63,32 @@ pub enum StorageError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The service lets us read and not write, or neither.
+    #[error("{url} may not be written to: {reason}; {advice}")]
+    ReadOnly {
+        /// The repository.
+        url: String,
+        /// The service's code.
+        reason: String,
+        /// Which settings to look at.
+        advice: &'static str,
+    },
+    /// A version that was to be published is there, with other files.
+    #[error("{version} is in {url} already, with other files; publish another version, or replace this one")]
+    Exists {
+        /// The repository.
+        url: String,
+        /// The model and the version.
+        version: String,
+    },
+    /// What was to be published cannot be.
+    #[error("cannot publish {path}: {reason}")]
+    Unpublishable {
+        /// The file or directory, or the name.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// More objects than are listed.
     #[error("{url} holds more than {limit} objects; serve a smaller prefix, or raise the limit")]
     TooManyObjects {
@@ -212,6 +238,14 @@ pub(crate) fn distil(url: &str, object: Option<&str>, error: &object_store::Erro
             StorageError::Denied { advice: advice(&url), url, reason }
         }
         _ => unanswered(url, code, &text, error),
+    }
+}
+
+/// As [`distil`], for what is written.
+pub(crate) fn distil_write(url: &str, error: &object_store::Error) -> StorageError {
+    match distil(url, None, error) {
+        StorageError::Denied { url, reason, advice } => StorageError::ReadOnly { url, reason, advice },
+        other => other,
     }
 }
 

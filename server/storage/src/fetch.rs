@@ -258,7 +258,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// The SHA-256 of the file at `path`.
-fn sum(path: &std::path::Path) -> io::Result<Sha256> {
+pub(crate) fn sum(path: &std::path::Path) -> io::Result<Sha256> {
     let mut file = File::open(path)?;
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; 1 << 20];

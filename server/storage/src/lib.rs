@@ -1,7 +1,8 @@
 //! Model repositories in object storage: what is there, and a copy of it on this machine.
 //!
 //! A [`Remote`] is a repository: [`Remote::list`] tells its models, [`Remote::fetch`] brings the files of one into a
-//! [`Cache`] and answers with a [`Snapshot`], a directory that never changes and stays while it is held.
+//! [`Cache`] and answers with a [`Snapshot`], a directory that never changes and stays while it is held. [`Remote::upload`]
+//! publishes a version.
 //!
 //! - Calls block: they are for the threads that load models and for the one that polls. They must not be made from
 //!   async code.
@@ -24,6 +25,7 @@ mod remote;
 mod service;
 mod transfers;
 mod tree;
+mod upload;
 
 pub use cache::{Cache, Snapshot};
 pub use error::StorageError;
@@ -34,3 +36,4 @@ pub use progress::Progress;
 pub use remote::Remote;
 pub use transfers::Transfers;
 pub use tree::{RemoteFile, RemoteModel, Tree};
+pub use upload::{Upload, Uploaded};

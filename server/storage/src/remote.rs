@@ -10,10 +10,11 @@ use object_store::{ObjectMeta, ObjectStore};
 
 use crate::error::{StorageError, distil};
 use crate::location::{Location, Service};
+use crate::object_name;
 use crate::options::{Limits, Options};
 use crate::service;
 use crate::transfers::Transfers;
-use crate::tree::{Listing, Refused, RemoteFile, Tree};
+use crate::tree::{Listing, Refused, RemoteFile, RemoteModel, Tree};
 
 /// A model repository in object storage.
 pub struct Remote {
@@ -55,13 +56,29 @@ impl Remote {
     /// When the service cannot be reached or refuses, the bucket is not there, it holds too many objects, or one has
     /// a name that no file may have.
     pub fn list(&self) -> Result<Tree, StorageError> {
+        self.list_below("")
+    }
+
+    /// The model of that `name`, as [`Remote::list`] would tell it; nothing is looked at but its own objects.
+    ///
+    /// # Errors
+    /// As [`Remote::list`].
+    pub fn list_model(&self, name: &str) -> Result<Option<RemoteModel>, StorageError> {
+        if name.contains('/') || object_name::refusal(name).is_some() {
+            return Ok(None); // no object of it could be listed
+        }
+        Ok(self.list_below(name)?.models.remove(name))
+    }
+
+    fn list_below(&self, directory: &str) -> Result<Tree, StorageError> {
         if let Service::Directory(path) = &self.location.service
             && !path.is_dir()
         {
             return Err(StorageError::MissingBucket { url: self.url.clone() });
         }
         let within = self.limits.listing;
-        let listed = self.transfers.block_on(async { tokio::time::timeout(within, self.listing()).await });
+        let listed =
+            self.transfers.block_on(async { tokio::time::timeout(within, self.listing(directory)).await });
         let listing = listed.unwrap_or_else(|_| {
             let reason = format!("a listing took more than {} seconds", within.as_secs());
             Err(StorageError::Unreachable { url: self.url.clone(), reason })
@@ -69,8 +86,8 @@ impl Remote {
         listing.finish().map_err(|refused| self.refused(refused))
     }
 
-    async fn listing(&self) -> Result<Listing, StorageError> {
-        let prefix = self.object("")?;
+    async fn listing(&self, directory: &str) -> Result<Listing, StorageError> {
+        let prefix = self.object(directory)?;
         let mut objects = self.store.list(Some(&prefix));
         let mut listing = Listing::default();
         let mut count = 0;

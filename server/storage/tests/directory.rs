@@ -6,7 +6,10 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use storage::{Cache, Environment, Limits, Options, Progress, Remote, Snapshot, StorageError, Transfers};
+use storage::{
+    Cache, Environment, Limits, Options, Progress, Remote, Snapshot, StorageError, Transfers, Upload,
+    Uploaded,
+};
 
 /// A repository, and a cache of it.
 struct Case {
@@ -143,4 +146,86 @@ fn a_name_with_a_backslash_is_refused() {
     case.write("a/1/b\\c", "1");
     let error = case.remote.list().unwrap_err();
     assert!(matches!(&error, StorageError::RefusedName { object, .. } if object.contains('\\')), "{error}");
+}
+
+/// A directory of files that are to be published.
+fn version(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = directory.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    directory
+}
+
+fn upload<'a>(directory: &'a tempfile::TempDir, beside: &'a [(String, std::path::PathBuf)]) -> Upload<'a> {
+    Upload { model: "a", version: 2, directory: directory.path(), beside, replace: false }
+}
+
+#[test]
+fn a_version_is_published_with_its_manifest_and_what_is_beside_it() {
+    let case = case(Limits { part_size: 3, ..Limits::default() });
+    let files = version(&[("model.onnx", "0123456789"), ("data/w.bin", "w")]);
+    let config = version(&[("config.pbtxt", "max_batch_size: 4")]);
+    let beside = [("config.pbtxt".to_owned(), config.path().join("config.pbtxt"))];
+    let told = Mutex::new(Vec::new());
+    let tell = |progress: Progress| told.lock().unwrap().push((progress.done, progress.total));
+    let done = case.remote.upload(&upload(&files, &beside), &tell).unwrap();
+    assert_eq!(done, Uploaded { files: 3, bytes: 28 });
+    assert_eq!(told.lock().unwrap().last(), Some(&(28, 28)));
+    let snapshot = case.fetch("a").unwrap();
+    assert_eq!(read(snapshot.directory(), "2/model.onnx"), "0123456789");
+    assert_eq!(read(snapshot.directory(), "config.pbtxt"), "max_batch_size: 4");
+    let manifest = read(snapshot.directory(), "2/SHA256SUMS");
+    let names: Vec<_> =
+        manifest.lines().filter_map(|line| line.split_once("  ")).map(|(_, name)| name).collect();
+    assert_eq!(names, ["data/w.bin", "model.onnx"]);
+}
+
+#[test]
+fn what_was_cut_off_goes_on_and_what_is_there_is_not_replaced_unasked() {
+    let case = case(Limits::default());
+    let files = version(&[("model.onnx", "one"), ("w.bin", "two")]);
+    case.remote.upload(&upload(&files, &[]), &|_| {}).unwrap();
+    fs::remove_file(case.directory.path().join("models/a/2/w.bin")).unwrap();
+    let again = case.remote.upload(&upload(&files, &[]), &|_| {}).unwrap();
+    assert_eq!(again, Uploaded { files: 1, bytes: 3 });
+    let others = version(&[("model.onnx", "another")]);
+    let error = case.remote.upload(&upload(&others, &[]), &|_| {}).unwrap_err();
+    assert!(matches!(&error, StorageError::Exists { version, .. } if version == "a/2"), "{error}");
+    let replaced = case.remote.upload(&Upload { replace: true, ..upload(&others, &[]) }, &|_| {}).unwrap();
+    assert_eq!(replaced, Uploaded { files: 1, bytes: 7 });
+    let snapshot = case.fetch("a").unwrap();
+    assert_eq!(read(snapshot.directory(), "2/model.onnx"), "another");
+    assert!(!snapshot.directory().join("2/w.bin").exists());
+    case.write("b/2/model.onnx", "put by hand");
+    let error = case.remote.upload(&Upload { model: "b", ..upload(&others, &[]) }, &|_| {}).unwrap_err();
+    assert!(matches!(error, StorageError::Exists { .. }), "{error}");
+}
+
+#[test]
+fn what_cannot_be_published_is_told_before_anything_is_sent() {
+    let case = case(Limits::default());
+    let good = version(&[("model.onnx", "abc")]);
+    let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"; // of "abc"
+    let manifest = format!("{sum}  model.onnx\n");
+    let refused = |upload: &Upload<'_>, words: &str| {
+        let error = case.remote.upload(upload, &|_| {}).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    };
+    refused(&Upload { version: 0, ..upload(&good, &[]) }, "numbered from 1");
+    refused(&Upload { model: "../a", ..upload(&good, &[]) }, "leave its directory");
+    refused(&Upload { model: "a/b", ..upload(&good, &[]) }, "no slash");
+    refused(&upload(&version(&[]), &[]), "no file of a version");
+    refused(&upload(&version(&[("a\\b", "x")]), &[]), "backslash");
+    refused(&upload(&version(&[("model.onnx", "abd"), ("SHA256SUMS", &manifest)]), &[]), "has the SHA-256");
+    refused(&upload(&version(&[("w.bin", "abc"), ("SHA256SUMS", &manifest)]), &[]), "is not there");
+    refused(&upload(&good, &[("../x".to_owned(), good.path().join("model.onnx"))]), "leave its directory");
+    let away = Upload { directory: &good.path().join("away"), ..upload(&good, &[]) };
+    refused(&away, "cannot read");
+    assert!(case.remote.list().unwrap().models.is_empty());
+    case.remote
+        .upload(&upload(&version(&[("model.onnx", "abc"), ("SHA256SUMS", &manifest)]), &[]), &|_| {})
+        .unwrap();
 }

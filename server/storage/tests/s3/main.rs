@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use storage::{Cache, Limits, Progress, RemoteModel, StorageError};
+use storage::{Cache, Limits, Progress, RemoteModel, StorageError, Upload};
 
 use moto::{Moto, content, shared};
 
@@ -228,4 +228,32 @@ fn ten_thousand_versions_are_listed() {
     assert_eq!(tree.models["a"].files.len(), 10_000);
     let error = moto.remote("versions/models", Limits { objects: 9_999, ..short() }).list().unwrap_err();
     assert!(matches!(error, StorageError::TooManyObjects { limit: 9_999, .. }), "{error}");
+}
+
+#[test]
+#[ignore = "needs VOLLEY_PYTHON; cargo xtask test gives it"]
+fn a_version_is_published_in_parts_once() {
+    let moto = shared();
+    moto.create("published");
+    let remote = moto.remote("published/models", Limits { part_size: 5 << 20, ..short() });
+    let files = tempfile::tempdir().unwrap();
+    fs::write(files.path().join("model.onnx"), content(12 * MIB, 3)).unwrap();
+    fs::write(files.path().join("w.bin"), "w").unwrap();
+    let upload = Upload { model: "a", version: 1, directory: files.path(), beside: &[], replace: false };
+    let told = Mutex::new(0);
+    let tell = |progress: Progress| *told.lock().unwrap() = progress.done;
+    let sent = remote.upload(&upload, &tell).unwrap();
+    assert_eq!((sent.files, sent.bytes, *told.lock().unwrap()), (2, 12 * (1 << 20) + 1, sent.bytes));
+    let (_directory, cache) = cache();
+    let model = remote.list().unwrap().models["a"].clone();
+    let (there, _) = fetched(moto, "published", &model, &cache);
+    assert!(there["1/model.onnx"] == content(12 * MIB, 3), "the bytes are others");
+    assert_eq!(remote.upload(&upload, &|_| {}).unwrap().files, 0);
+    // Another's of the same number.
+    fs::write(files.path().join("w.bin"), "v").unwrap();
+    let error = remote.upload(&upload, &|_| {}).unwrap_err();
+    assert!(matches!(error, StorageError::Exists { .. }), "{error}");
+    let nowhere = moto.remote("no-bucket-to-publish-to/models", short());
+    let error = nowhere.upload(&upload, &|_| {}).unwrap_err();
+    assert!(matches!(error, StorageError::MissingBucket { .. }), "{error}");
 }
