@@ -11,6 +11,8 @@ use proto::ModelConfig;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
+use crate::remote::RemoteError;
+
 /// Loads versions of models. One value serves the whole process.
 pub trait Backend: Send + Sync + 'static {
     /// Loads one version, once: the graph is read a single time, and whatever must be known of it is in the
@@ -172,9 +174,19 @@ pub enum LoadError {
     /// The model asks for something this server does not do.
     #[error("{0}")]
     Unsupported(String),
+    /// Files could not be brought from where they are.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The load ended in a panic, here or in the backend.
     #[error("the load panicked: {0}")]
     Panicked(String),
+}
+
+impl LoadError {
+    /// Whether the same load may succeed later although the files stay as they are.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, LoadError::Remote(RemoteError { may_pass: true, .. }))
+    }
 }
 
 impl fmt::Debug for dyn Backend {

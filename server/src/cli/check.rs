@@ -20,7 +20,7 @@ pub fn run(
     acts_on_parameter: fn(&str) -> bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let repository = Repository::new(settings(config, acts_on_parameter), backend);
+    let repository = Repository::new(settings(config, acts_on_parameter)?, backend);
     repository.load_all(None);
     let errors = repository.scan_errors();
     let mut problems = errors.len();

@@ -40,7 +40,7 @@ settings! {
     }
     Models {
         MODEL_REPOSITORY: PathBuf = Setting::new("model-repository", &PATH, Value("./model_repository"),
-            "Directory of models; may be repeated").also(&["model-store", "model-repo"]).repeatable();
+            "Directory of models, or s3://BUCKET/PREFIX, gs://, as://, az://; may be repeated").also(&["model-store", "model-repo"]).repeatable();
         MODEL_CONTROL_MODE: ControlMode = Setting::new("model-control-mode", &CONTROL_MODE, Value("none"),
             "When models are loaded: all of them at start, then none; poll, when their files change; or, explicit, by request");
         LOAD_MODEL: String = Setting::new("load-model", &TEXT, Absent,
@@ -49,6 +49,11 @@ settings! {
             "Longest time until a change of files is seen where the mode is poll; most are seen at once").rare();
         REPOSITORY_SETTLE_SECS: Duration = Setting::new("repository-settle-secs", &SECONDS, Value("1"),
             "How long nobody must have written to a version before it is loaded, where the mode is poll").rare();
+        REPOSITORY_CACHE_DIR: PathBuf = Setting::new("repository-cache-dir", &PATH,
+            Derived("volley/models in the user's cache directory"),
+            "Where models of object storage are kept on this machine").rare();
+        REPOSITORY_CACHE_BYTES: NonZeroU64 = Setting::new("repository-cache-bytes", &kind::MANY_BYTES,
+            Value("107374182400"), "The most that they take there; what was not used for longest goes first").rare();
         KEEP_PREVIOUS: usize = Setting::new("keep-previous", &COUNT_OR_ZERO, Value("0"),
             "Sets of versions of a model that stay loaded when others take their place, to roll back to at once").rare();
         MODEL_CONFIG_NAME: String = Setting::new("model-config-name", &TEXT, Absent,

@@ -4,7 +4,6 @@
 //! those that serve, and take their place in one store once all of them are ready; if one cannot be loaded, those that
 //! serve go on.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -15,8 +14,9 @@ use tracing::{error, info, warn};
 use super::change::Change;
 use super::load::{self, Plan};
 use super::overriding::Override;
+use super::place::Place;
 use super::snapshot::{Kept, ModelEntry, State, VersionEntry, VersionState};
-use super::{Repository, scan, unless_it_panics};
+use super::{Repository, scan, unless_it_panics, why_not_found};
 use crate::backend::LoadError;
 use crate::config::SwapPolicy;
 use crate::version::ServedVersion;
@@ -91,12 +91,22 @@ impl Repository {
     /// When it cannot be loaded; then what served goes on.
     pub fn load_model(&self, name: &ModelName, overriding: Option<Override>) -> Result<(), ControlError> {
         let _turn = self.turns.take(name);
-        let directories = scan::directories_of(name, &self.settings.repositories);
+        let (mut places, mut errors) = (scan::places_of(name, &self.settings.repositories), Vec::new());
+        if !overriding.as_ref().is_some_and(Override::has_files) {
+            self.remotes.add_places(name, &mut places, &mut errors);
+        }
         let known = self.published.load().models.contains_key(name);
-        if directories.is_empty() && overriding.is_none() && !known {
+        if places.is_empty() && !errors.is_empty() && overriding.is_none() {
+            let reason = why_not_found(&errors);
+            if known {
+                self.fail(name, &reason, Why::Asked);
+            }
+            return Err(ControlError::Failed { model: name.clone(), reason });
+        }
+        if places.is_empty() && overriding.is_none() && !known {
             return Err(ControlError::NotFound { model: name.to_string() });
         }
-        self.load(name, &directories, overriding, Why::Asked)
+        self.load(name, &places, overriding, Why::Asked)
     }
 
     /// Takes `name` out of service: requests that come are refused, those that came are answered, and then its memory
@@ -143,11 +153,11 @@ impl Repository {
         Ok(numbers)
     }
 
-    /// Loads the model in `directories`, for a caller whose turn it is.
+    /// Loads the model in `places`, for a caller whose turn it is.
     pub(super) fn load(
         &self,
         name: &ModelName,
-        directories: &[PathBuf],
+        places: &[Place],
         overriding: Option<Override>,
         why: Why,
     ) -> Result<(), ControlError> {
@@ -156,11 +166,11 @@ impl Repository {
             self.fail(name, &reason, why);
             Err(failed(reason))
         };
-        let source = match (overriding, directories) {
+        let source = match (overriding, places) {
             (Some(given), _) if given.files.is_some() => load::Source::given(given, None),
             (_, [_, _, ..]) => return fail("model appears in two or more repositories".to_owned()),
-            (Some(given), directories) => load::Source::given(given, directories.first()),
-            (None, directories) => directories.first().cloned().map(load::Source::in_repository),
+            (Some(given), places) => load::Source::given(given, places.first()),
+            (None, places) => places.first().cloned().map(load::Source::in_repository),
         };
         let Some(source) = source else {
             return fail("no repository has a directory of that name".to_owned());
@@ -207,7 +217,12 @@ impl Repository {
         }
         let loaded: Vec<Loaded> = {
             let _slot = self.slots.take();
-            let load = |version| unless_it_panics(|| plan.load(version, &*self.backend, &self.settings));
+            let load = |version| {
+                unless_it_panics(|| {
+                    self.bring(name, plan, version)?;
+                    plan.load(version, &*self.backend, &self.settings)
+                })
+            };
             change.load.iter().map(|&version| (version, load(version).map(Arc::new))).collect()
         };
         let failures: Vec<_> = loaded
@@ -223,6 +238,10 @@ impl Repository {
         }
         if failures.is_empty() {
             return Ok(());
+        }
+        if failures.iter().any(|(_, error)| error.may_pass()) {
+            // Whoever follows the files tries them again, though they stay as they are.
+            self.update(name, |entry| entry.tried = None);
         }
         let told = |(version, error): &(ModelVersion, LoadError)| {
             format!("version {version} is at UNAVAILABLE state: {error};")
@@ -362,7 +381,7 @@ impl Repository {
         self.tell(name, version, State::Unavailable, reason.to_owned());
     }
 
-    fn tell(&self, name: &ModelName, version: ModelVersion, state: State, reason: String) {
+    pub(super) fn tell(&self, name: &ModelName, version: ModelVersion, state: State, reason: String) {
         self.published.events.tell(now(), name, Some(version), state, reason);
     }
 

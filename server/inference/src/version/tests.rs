@@ -113,6 +113,7 @@ fn serve(dynamic_batching: &str) -> Bench {
         contenders: None,
         held_until: 0,
         warmup: Warmup::default(),
+        files: None,
         loaded_in: Duration::ZERO,
     };
     Bench { version: Arc::new(ServedVersion::start(parts).unwrap()), began: has_begun, go, terminated }
