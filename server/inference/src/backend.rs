@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use manifest::ManifestError;
 use model::{DataType, Dims, ModelName, ModelVersion, Tensor};
 use proto::ModelConfig;
 use smallvec::SmallVec;
@@ -174,6 +175,9 @@ pub enum LoadError {
     /// The model asks for something this server does not do.
     #[error("{0}")]
     Unsupported(String),
+    /// The files of a version are not what its manifest says.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// Files could not be brought from where they are.
     #[error(transparent)]
     Remote(#[from] RemoteError),

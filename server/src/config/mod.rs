@@ -343,13 +343,11 @@ fn repositories(raw: &RawConfig, given: Vec<PathBuf>) -> Result<(Vec<PathBuf>, V
     }
     let (urls, paths): (Vec<_>, Vec<_>) =
         given.into_iter().partition(|path| path.to_string_lossy().contains("://"));
-    let urls: Vec<_> =
-        urls.into_iter().map(|url| url.to_string_lossy().trim_end_matches('/').to_owned()).collect();
-    for url in &urls {
-        if let Some(reason) = object_storage::refusal(url) {
-            return unusable(reason);
-        }
+    let urls: Vec<_> = urls.into_iter().map(|url| url.to_string_lossy().into_owned()).collect();
+    if let Some(reason) = urls.iter().find_map(|url| object_storage::refusal(url)) {
+        return unusable(reason);
     }
+    let urls = urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
     Ok((paths, urls))
 }
 

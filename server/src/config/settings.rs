@@ -40,7 +40,7 @@ settings! {
     }
     Models {
         MODEL_REPOSITORY: PathBuf = Setting::new("model-repository", &PATH, Value("./model_repository"),
-            "Directory of models, or s3://BUCKET/PREFIX, gs://, as://, az://; may be repeated").also(&["model-store", "model-repo"]).repeatable();
+            "Directory of models, or URL as s3://BUCKET/PREFIX; may be repeated").also(&["model-store", "model-repo"]).repeatable();
         MODEL_CONTROL_MODE: ControlMode = Setting::new("model-control-mode", &CONTROL_MODE, Value("none"),
             "When models are loaded: all of them at start, then none; poll, when their files change; or, explicit, by request");
         LOAD_MODEL: String = Setting::new("load-model", &TEXT, Absent,

@@ -65,8 +65,8 @@ struct Pace {
     began: Instant,
     /// The index was told.
     noted: Instant,
-    /// The log and those who follow events were told, of so many hundredths.
-    said: (Instant, u64),
+    /// The log and those who follow events were told, of so many hundredths; `None` until they are.
+    said: Option<(Instant, u64)>,
 }
 
 /// Who is to be told.
@@ -81,7 +81,7 @@ enum Due {
 
 impl Pace {
     fn new(now: Instant) -> Pace {
-        Pace { began: now, noted: now, said: (now, 0) }
+        Pace { began: now, noted: now, said: None }
     }
 
     fn due(&mut self, progress: Progress, now: Instant) -> Due {
@@ -89,12 +89,14 @@ impl Pace {
             return Due::Nothing;
         }
         self.noted = now;
-        let (said, before) = self.said;
         let hundredths = hundredths(progress);
-        if hundredths < before + SAY_STEP && now.duration_since(said) < SAY_EVERY {
+        if let Some((said, before)) = self.said
+            && hundredths < before + SAY_STEP
+            && now.duration_since(said) < SAY_EVERY
+        {
             return Due::Noted;
         }
-        self.said = (now, hundredths);
+        self.said = Some((now, hundredths));
         Due::Said
     }
 }
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_index_is_told_each_second_and_others_each_tenth_or_after_a_while() {
+    fn the_index_is_told_each_second_and_others_at_first_and_each_tenth_or_after_a_while() {
         let began = Instant::now();
         let mut pace = Pace::new(began);
         let mut at = |milliseconds, done| {
@@ -132,12 +134,12 @@ mod tests {
         };
         assert_eq!(at(0, 0), Due::Nothing);
         assert_eq!(at(900, 500), Due::Nothing);
-        assert_eq!(at(1000, 510), Due::Said);
+        assert_eq!(at(1000, 10), Due::Said);
         assert_eq!(at(1500, 700), Due::Nothing);
-        assert_eq!(at(2000, 600), Due::Noted);
-        assert_eq!(at(3000, 610), Due::Said);
-        assert_eq!(at(12_900, 611), Due::Noted);
-        assert_eq!(at(13_900, 612), Due::Said);
+        assert_eq!(at(2000, 100), Due::Noted);
+        assert_eq!(at(3000, 110), Due::Said);
+        assert_eq!(at(12_900, 111), Due::Noted);
+        assert_eq!(at(13_900, 112), Due::Said);
         assert_eq!(at(20_000, 1000), Due::Nothing);
     }
 

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use manifest::{MANIFEST, MAX_MANIFEST};
+use manifest::{MANIFEST, MAX_MANIFEST, ManifestError};
 use model::ModelVersion;
 
 use super::files::Files;
 use super::scan;
 use crate::backend::LoadError;
-use crate::remote::{LocalCopy, Progress, RemoteError, RemoteModel};
+use crate::remote::{LocalCopy, Progress, RemoteFile, RemoteModel};
 
 /// Where the files of a model are.
 #[derive(Clone, Debug)]
@@ -66,10 +66,7 @@ impl Place {
         let number = version.to_string();
         match self {
             Place::Directory(directory) => {
-                manifest::verify(&directory.join(&number)).map_err(|error| LoadError::Unreadable {
-                    what: format!("version {number}"),
-                    reason: error.to_string(),
-                })?;
+                manifest::verify(&directory.join(&number))?;
                 Ok(Here { directory: directory.clone(), copy: None })
             }
             Place::Remote { model, .. } => {
@@ -116,7 +113,7 @@ impl Place {
                 let directory = format!("{version}/");
                 let inside = model.files().into_iter().filter_map(|file| {
                     let path = file.path.strip_prefix(&directory)?;
-                    Some(crate::remote::RemoteFile { path, ..file })
+                    Some(RemoteFile { path, ..file })
                 });
                 Ok(Files::listed(inside))
             }
@@ -148,14 +145,13 @@ impl Place {
         if !files.has(Path::new(MANIFEST)) {
             return Ok(None);
         }
-        let unreadable =
-            |reason: String| LoadError::Unreadable { what: format!("version {version}"), reason };
         let named = match self {
-            Place::Directory(directory) => manifest::named_in(&directory.join(version.to_string()))
-                .map_err(|error| unreadable(error.to_string()))?
-                .unwrap_or_default(),
+            Place::Directory(directory) => {
+                manifest::named_in(&directory.join(version.to_string()))?.unwrap_or_default()
+            }
             Place::Remote { model, .. } => {
-                let text = model.read(&format!("{version}/{MANIFEST}"), MAX_MANIFEST).map_err(unbrought)?;
+                let text = model.read(&format!("{version}/{MANIFEST}"), MAX_MANIFEST)?;
+                let unreadable = ManifestError::Unreadable;
                 let text = String::from_utf8(text).map_err(|error| unreadable(error.to_string()))?;
                 manifest::parse(&text).map_err(unreadable)?
             }
@@ -185,10 +181,6 @@ fn bring(
     wanted: &dyn Fn(&str) -> bool,
     tell: &(dyn Fn(Progress) + Sync),
 ) -> Result<Here, LoadError> {
-    let copy = model.bring(wanted, tell).map_err(unbrought)?;
+    let copy = model.bring(wanted, tell)?;
     Ok(Here { directory: copy.directory().to_owned(), copy: Some(copy) })
-}
-
-fn unbrought(error: RemoteError) -> LoadError {
-    LoadError::Remote(error)
 }
