@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -55,7 +56,13 @@ def wait_for_reason(server, words, version="1", model="adder"):
 
 
 def wait_until_loaded(server):
-    server.wait_until(lambda: "the first load is over" in server.text(), "the first load")
+    """Waits until the first load is over, and all is told that went wrong in it."""
+
+    def is_over():
+        over = re.search(r"the first load is over ready=\d+ failed=(\d+)", server.text())
+        return over and server.text().count(" not served ") == int(over[1])
+
+    server.wait_until(is_over, "the first load")
 
 
 def is_ready(server):
@@ -471,6 +478,17 @@ def test_the_cache_gives_up_what_is_not_used_and_keeps_to_its_size(serve, bucket
         wait_for(server, version)
     kept = sum(path.stat().st_size for path in (tmp_path / "cache/files").iterdir())
     assert kept <= size * 5 // 2
+
+
+def test_a_version_that_failed_takes_no_room_from_the_next(serve, bucket):
+    size = len(large_adder(1))
+    bucket.put_model("adder", {1: large_adder(1)})
+    server = serve(*POLL, f"--repository-cache-bytes={size * 5 // 2}")
+    bucket.put_model("adder", {2: b"no model" * (size // 8)})
+    server.wait_until(lambda: index(server).get("2", ("",))[0] == "UNAVAILABLE", "its failure")
+    bucket.put_model("adder", {3: large_adder(3)})
+    wait_for(server, 3)
+    assert "has no room" not in server.text()
 
 
 def test_a_cache_that_cannot_be_written_ends_the_start(bucket, tmp_path):

@@ -230,7 +230,11 @@ impl Repository {
             .filter_map(|(version, loaded)| Some((*version, loaded.as_ref().err()?.clone())))
             .collect();
         // At first each version that can serve does; later all of a load serve, or none.
-        if !failures.is_empty() && (serving || failures.len() == loaded.len()) {
+        let all_fail = !failures.is_empty() && (serving || failures.len() == loaded.len());
+        for (version, _) in loaded.iter().filter(|(_, loaded)| all_fail || loaded.is_err()) {
+            plan.let_go(*version);
+        }
+        if all_fail {
             self.keep_what_serves(name, loaded, &failures, why);
             self.restore(name, before);
         } else {

@@ -196,8 +196,10 @@ impl Plan {
 
     /// What the manifests say of the versions that are new in it since `tried`.
     pub(super) fn manifests(&self, tried: Option<&Plan>) -> Manifests {
-        let mut all = Manifests::Kept;
-        for (version, files) in self.new_since(tried) {
+        let mut new = self.new_since(tried).peekable();
+        // What is beside the versions has no manifest.
+        let mut all = if new.peek().is_some() { Manifests::Kept } else { Manifests::NotAll };
+        for (version, files) in new {
             match self.source.place.still_to_come(version, files) {
                 Ok(Some(missing)) => {
                     if let Some(file) = missing.first() {
@@ -238,6 +240,11 @@ impl Plan {
         let here = self.source.place.bring(version, tell)?;
         self.here.lock().insert(version, here.clone());
         Ok(here)
+    }
+
+    /// Forgets where the files of `version` were brought to, which it is not served from.
+    pub(super) fn let_go(&self, version: ModelVersion) {
+        self.here.lock().remove(&version);
     }
 
     /// The files of `version` where they were brought to.

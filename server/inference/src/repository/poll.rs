@@ -13,7 +13,7 @@ use super::control::Why;
 use super::load::{self, Manifests, Plan};
 use super::place::Place;
 use super::scan::Found;
-use super::snapshot::{ModelEntry, State, VersionEntry, VersionState};
+use super::snapshot::{ModelEntry, VersionEntry, VersionState};
 use super::{Repository, ScanError, unless_it_panics};
 
 /// Models that looked as if someone wrote to them, as they were when that was first seen.
@@ -104,7 +104,6 @@ impl Repository {
                     version.reason.clone_from(&reason);
                 }
             });
-            self.published.events.tell(SystemTime::now(), &name, None, State::Ready, reason);
         }
     }
 
