@@ -32,6 +32,7 @@ use crate::pace::Pace;
 use crate::padding::Padding;
 use crate::ragged::Ragged;
 use crate::rate_limiter::Contenders;
+use crate::remote::LocalCopy;
 use crate::reply::{AnswerOrder, Reply};
 use crate::repository::Share;
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
@@ -53,6 +54,8 @@ pub struct ServedVersion {
     /// Set when answers are kept.
     cache: Option<VersionCache>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The model may open its files again at any time.
+    _files: Option<Arc<dyn LocalCopy>>,
     loaded_in: Duration,
     /// The part of it that warm-up took, if there was any.
     warmed_up_in: Option<Duration>,
@@ -131,6 +134,8 @@ pub(crate) struct Parts {
     pub(crate) held_until: usize,
     /// What each instance runs before it takes requests.
     pub(crate) warmup: Warmup,
+    /// What keeps the files where they are, if that takes something.
+    pub(crate) files: Option<Arc<dyn LocalCopy>>,
     /// Before the warm-up.
     pub(crate) loaded_in: Duration,
     /// Its part of the memory of all models.
@@ -186,6 +191,7 @@ impl ServedVersion {
             cache: parts.cache,
             batching,
             threads: Mutex::new(Vec::with_capacity(instances)),
+            _files: parts.files,
             loaded_in: parts.loaded_in + warmed_up_in.unwrap_or_default(),
             warmed_up_in,
             memory: parts.memory,

@@ -4,7 +4,6 @@
 //! those that serve, and take their place in one store once all of them are ready; if one cannot be loaded, those that
 //! serve go on.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
@@ -17,8 +16,9 @@ use super::change::{Change, Likeness};
 use super::load::{self, Plan};
 use super::memory::Room;
 use super::overriding::Override;
+use super::place::Place;
 use super::snapshot::{Kept, ModelEntry, State, VersionEntry, VersionState};
-use super::{Repository, scan, unless_it_panics};
+use super::{Repository, scan, unless_it_panics, why_not_found};
 use crate::backend::LoadError;
 use crate::config::SwapPolicy;
 use crate::version::ServedVersion;
@@ -101,12 +101,27 @@ impl Repository {
     /// When it cannot be loaded; then what served goes on.
     pub fn load_model(&self, name: &ModelName, overriding: Option<Override>) -> Result<(), ControlError> {
         let _turn = self.turns.take(name);
-        let directories = scan::directories_of(name, &self.settings.repositories);
+        self.load_asked_for(name, overriding)
+    }
+
+    /// Loads `name` as [`Repository::load_model`], for a caller whose turn it is.
+    fn load_asked_for(&self, name: &ModelName, overriding: Option<Override>) -> Result<(), ControlError> {
+        let (mut places, mut errors) = (scan::places_of(name, &self.settings.repositories), Vec::new());
+        if !overriding.as_ref().is_some_and(Override::has_files) {
+            self.remotes.add_places(name, &mut places, &mut errors);
+        }
         let known = self.published.load().models.contains_key(name);
-        if directories.is_empty() && overriding.is_none() && !known {
+        if places.is_empty() && !errors.is_empty() && overriding.is_none() {
+            let reason = why_not_found(&errors);
+            if known {
+                self.fail(name, &reason, Why::Asked);
+            }
+            return Err(ControlError::Failed { model: name.clone(), reason });
+        }
+        if places.is_empty() && overriding.is_none() && !known {
             return Err(ControlError::NotFound { model: name.to_string() });
         }
-        self.load(name, &directories, overriding, Why::Asked)
+        self.load(name, &places, overriding, Why::Asked)
     }
 
     /// Loads `name` because it was asked for, unless it serves by now. Blocks until it is done: not for async code.
@@ -121,8 +136,7 @@ impl Repository {
                 None => Err(ControlError::Unknown { model: name.to_string() }),
             };
         }
-        let directories = scan::directories_of(name, &self.settings.repositories);
-        self.load(name, &directories, None, Why::Asked)
+        self.load_asked_for(name, None)
     }
 
     /// Takes `name` out of service: requests that come are refused, those that came are answered, and then its memory
@@ -169,11 +183,11 @@ impl Repository {
         Ok(numbers)
     }
 
-    /// Loads the model in `directories`, for a caller whose turn it is.
+    /// Loads the model in `places`, for a caller whose turn it is.
     pub(super) fn load(
         &self,
         name: &ModelName,
-        directories: &[PathBuf],
+        places: &[Place],
         overriding: Option<Override>,
         why: Why,
     ) -> Result<(), ControlError> {
@@ -182,11 +196,11 @@ impl Repository {
             self.fail(name, &reason, why);
             Err(failed(reason))
         };
-        let source = match (overriding, directories) {
+        let source = match (overriding, places) {
             (Some(given), _) if given.files.is_some() => load::Source::given(given, None),
             (_, [_, _, ..]) => return fail("model appears in two or more repositories".to_owned()),
-            (Some(given), directories) => load::Source::given(given, directories.first()),
-            (None, directories) => directories.first().cloned().map(load::Source::in_repository),
+            (Some(given), places) => load::Source::given(given, places.first()),
+            (None, places) => places.first().cloned().map(load::Source::in_repository),
         };
         let Some(source) = source else {
             return fail("no repository has a directory of that name".to_owned());
@@ -256,11 +270,19 @@ impl Repository {
             .filter_map(|(version, loaded)| Some((*version, loaded.as_ref().err()?.clone())))
             .collect();
         // At first each version that can serve does; later all of a load serve, or none.
-        if !failures.is_empty() && (serving || failures.len() == loaded.len()) {
+        let all_fail = !failures.is_empty() && (serving || failures.len() == loaded.len());
+        for (version, _) in loaded.iter().filter(|(_, loaded)| all_fail || loaded.is_err()) {
+            plan.let_go(*version);
+        }
+        if all_fail {
             self.keep_what_serves(name, loaded, &failures, why);
             self.restore(name, before);
         } else {
             self.put_in_place(name, plan, change, loaded, why);
+        }
+        if failures.iter().any(|(_, error)| error.may_pass()) {
+            // Whoever follows the files tries them again, though they stay as they are.
+            self.update(name, |entry| entry.tried = None);
         }
         if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
@@ -323,7 +345,10 @@ impl Repository {
         let _slot = self.slots.take();
         let load = |(index, &version): (usize, &ModelVersion)| {
             let share = room.share(index);
-            let load = || plan.load(version, &*self.backend, &self.settings, Arc::clone(&share));
+            let load = || {
+                self.bring(plan.name(), plan, version)?;
+                plan.load(version, &*self.backend, &self.settings, Arc::clone(&share))
+            };
             let loaded = unless_it_panics(load).map(Arc::new);
             if loaded.is_ok() {
                 self.memory.learn(plan.name(), plan.size(version), share.bytes());
@@ -413,7 +438,7 @@ impl Repository {
         self.tell(name, version, State::Unavailable, reason.to_owned());
     }
 
-    fn tell(&self, name: &ModelName, version: ModelVersion, state: State, reason: String) {
+    pub(super) fn tell(&self, name: &ModelName, version: ModelVersion, state: State, reason: String) {
         self.published.events.tell(now(), name, Some(version), state, reason);
     }
 

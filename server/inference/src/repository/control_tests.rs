@@ -11,6 +11,7 @@ use model::Code;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::LookAgain;
 use super::tests::{FakeModel, infer, settings, version};
 use super::*;
 use crate::backend::{LoadedModel, ModelSource};
@@ -275,7 +276,7 @@ async fn kept_versions_are_rolled_back_to_without_a_load() {
     bench.wait_for("3 UNAVAILABLE unloaded");
     bench.wait_for_alive(1);
     assert!(matches!(bench.repository.roll_back(&bench.name), Err(ControlError::NothingKept { .. })));
-    assert_eq!(bench.repository.poll(Duration::ZERO), None);
+    assert_eq!(bench.repository.poll(Duration::ZERO), LookAgain::default());
     assert_eq!(bench.answer().await, Some(2), "whoever rolled it back meant it");
     bench.load().unwrap();
     assert_eq!(bench.answer().await, Some(3), "whoever loads it means that");
@@ -309,7 +310,7 @@ async fn an_override_serves_what_it_gives_until_the_files_are_asked_for() {
     assert_eq!(bench.answer().await, Some(90));
     assert_eq!(bench.repository.ready("m", version(7)).unwrap().version().get(), 7);
     assert_eq!(bench.repository.ready("m", version(1)).unwrap_err().code(), Code::Unavailable);
-    assert_eq!(bench.repository.poll(Duration::ZERO), None);
+    assert_eq!(bench.repository.poll(Duration::ZERO), LookAgain::default());
     assert_eq!(bench.answer().await, Some(90), "the files have not changed, and were not asked for");
     bench.repository.load_model(&bench.name, Some(given(&[]))).unwrap();
     assert_eq!(bench.answer().await, Some(1), "its configuration over the files of the repository");
@@ -326,21 +327,21 @@ async fn an_override_serves_what_it_gives_until_the_files_are_asked_for() {
 async fn polling_follows_the_files_once_nobody_writes_to_them() {
     let bench = Bench::new("", &[(1, "1")]);
     bench.loads();
-    assert_eq!(bench.repository.poll(Duration::ZERO), None);
+    assert_eq!(bench.repository.poll(Duration::ZERO), LookAgain::default());
     assert!(bench.loads().is_empty());
     bench.write(2, "2");
-    let wait = bench.repository.poll(Duration::from_secs(3600)).unwrap();
+    let wait = bench.repository.poll(Duration::from_secs(3600)).directories.unwrap();
     assert!(wait > Duration::from_secs(3000), "{wait:?}");
     assert_eq!(bench.answer().await, Some(1), "someone may still write to it");
-    assert_eq!(bench.repository.poll(Duration::ZERO), None);
+    assert_eq!(bench.repository.poll(Duration::ZERO), LookAgain::default());
     assert_eq!(bench.answer().await, Some(2));
     fs::create_dir(bench.model().join("3")).unwrap();
-    assert!(bench.repository.poll(Duration::ZERO).is_some());
+    assert!(bench.repository.poll(Duration::ZERO).directories.is_some());
     assert_eq!(bench.answer().await, Some(2), "a directory without files is no version yet");
     bench.write(3, "broken");
     bench.loads();
     for _ in 0..3 {
-        assert_eq!(bench.repository.poll(Duration::ZERO), None);
+        assert_eq!(bench.repository.poll(Duration::ZERO), LookAgain::default());
     }
     assert_eq!(bench.loads(), ["m/3"], "it is tried again when it changes");
     assert_eq!(bench.answer().await, Some(2));

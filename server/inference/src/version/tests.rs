@@ -113,6 +113,7 @@ fn serve(dynamic_batching: &str) -> Bench {
         contenders: None,
         held_until: 0,
         warmup: Warmup::default(),
+        files: None,
         loaded_in: Duration::ZERO,
         memory: Share::of_plenty(),
         known: Known::default(),
