@@ -97,7 +97,8 @@ fn check(repositories: Vec<PathBuf>, flags: ModelFlags) -> ExitCode {
 
 /// A version is tried as a server with this environment would load it.
 fn push(args: &PushArgs) -> ExitCode {
-    let settings = match RepositoryConfig::load(ModelFlags::default(), Vec::new()) {
+    let anywhere = vec![PathBuf::from(".")]; // it says itself where it tries a version
+    let settings = match RepositoryConfig::load(ModelFlags::default(), anywhere) {
         Ok(settings) => settings,
         Err(error) => return refuse(&error.to_string(), USAGE),
     };
