@@ -189,6 +189,13 @@ impl ModelEntry {
         loaded
     }
 
+    /// Whether what serves is what was last asked for, from files alone.
+    pub(super) fn serves_its_files(&self) -> bool {
+        let same = |(serving, tried): (&Arc<Plan>, &Arc<Plan>)| Arc::ptr_eq(serving, tried);
+        let plan = self.serving.as_ref().zip(self.tried.as_ref());
+        plan.is_some_and(|both| same(both) && !both.0.is_overridden())
+    }
+
     /// Says of each version that serves why a load has failed.
     pub(super) fn blame(&mut self, reason: &str) {
         for entry in self.versions.values_mut().filter(|entry| matches!(entry.state, VersionState::Ready(_)))
