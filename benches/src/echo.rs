@@ -31,7 +31,9 @@ pub(crate) fn serving(shape: Shape, cache_bytes: Option<NonZeroU64>) -> Arc<App>
     config.repository.paths = vec![repository.path().to_owned()];
     config.repository.cache_bytes = cache_bytes;
     let log = LogSettings::new(&config.log, None);
-    let app = Arc::new(App::new(&config, log, Arc::new(Echo(shape)), |_| false));
+    let app = Arc::new(
+        App::new(&config, log, Arc::new(Echo(shape)), |_| false).expect("no model comes from elsewhere"),
+    );
     let problems = app.load();
     assert!(problems.is_empty(), "{problems:?}");
     app

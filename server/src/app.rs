@@ -18,6 +18,7 @@ use crate::cold_models::ColdModels;
 use crate::config::{Config, OnDemand, RepositoryConfig};
 use crate::logging::LogSettings;
 use crate::model_control::ModelControl;
+use crate::object_storage;
 use crate::readiness::{Readiness, Stage};
 use crate::request_memory::RequestMemory;
 
@@ -51,14 +52,17 @@ pub struct App {
 
 impl App {
     /// An app of which no model is loaded yet.
+    ///
+    /// # Errors
+    /// When models cannot be kept that are brought from elsewhere.
     pub fn new(
         config: &Config,
         log: LogSettings,
         backend: Arc<dyn Backend>,
         acts_on_parameter: fn(&str) -> bool,
-    ) -> App {
-        let settings = settings(&config.repository, acts_on_parameter);
-        App {
+    ) -> anyhow::Result<App> {
+        let settings = settings(&config.repository, acts_on_parameter)?;
+        Ok(App {
             id: config.id.clone(),
             traffic: ArcSwap::default(),
             repository: Repository::new(settings, backend),
@@ -71,7 +75,7 @@ impl App {
             cold: ColdModels::new(config.repository.on_demand),
             strict_readiness: config.repository.strict_readiness,
             start_with: config.repository.start_with.clone(),
-        }
+        })
     }
 
     /// Loads the models that the server starts with; returns what kept any from being loaded. Blocks: not for async
@@ -95,15 +99,19 @@ impl App {
     /// given, unless readiness is not strict) and it was not told to stop.
     pub fn is_ready(&self) -> bool {
         // A mistyped path or a failed mount has no model that could be not ready.
-        let complete = || self.repository.scan_errors().is_empty() && self.repository.is_complete();
+        let complete = || self.repository.never_read().is_empty() && self.repository.is_complete();
         self.readiness.stage() == Stage::Serving && (!self.strict_readiness || complete())
     }
 }
 
 /// The repository's settings, as the configuration has them.
-pub fn settings(config: &RepositoryConfig, acts_on_parameter: fn(&str) -> bool) -> Settings {
-    Settings {
+///
+/// # Errors
+/// When models cannot be kept that are brought from elsewhere.
+pub fn settings(config: &RepositoryConfig, acts_on_parameter: fn(&str) -> bool) -> anyhow::Result<Settings> {
+    Ok(Settings {
         repositories: config.paths.clone(),
+        remotes: object_storage::repositories(config)?,
         load_threads: config.load_thread_count.get(),
         config_name: config.config_name.clone(),
         completion: Completion {
@@ -119,5 +127,5 @@ pub fn settings(config: &RepositoryConfig, acts_on_parameter: fn(&str) -> bool) 
         keep_previous: config.keep_previous,
         memory_limit: config.memory_limit.map(NonZeroU64::get),
         on_demand: config.on_demand != OnDemand::Off,
-    }
+    })
 }

@@ -22,6 +22,7 @@ pub mod infer;
 pub mod io_threads;
 pub mod logging;
 pub mod model_control;
+pub mod object_storage;
 mod open_files;
 pub mod readiness;
 mod repository_poll;

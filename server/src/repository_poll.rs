@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use inference::repository::LookAgain;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use crate::app::App;
@@ -17,10 +19,12 @@ use crate::drain::Drain;
 /// A change seldom comes alone.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// Follows the repositories of `config` until the server stops.
+/// Follows the repositories of `config` until the server stops. Those that are elsewhere are asked on the side: one that
+/// does not answer holds nothing up.
 pub(crate) async fn follow(app: Arc<App>, config: RepositoryConfig, drain: Drain) {
     let changed = Arc::new(Notify::new());
     let mut watcher = Watcher::new(&changed);
+    let mut remotes = Remotes::new(&app, &config);
     let mut again = None;
     loop {
         // Each time: a directory that was away has lost its watch.
@@ -29,17 +33,63 @@ pub(crate) async fn follow(app: Arc<App>, config: RepositoryConfig, drain: Drain
         tokio::select! {
             () = drain.stopped() => return,
             () = changed.notified() => sleep(TOGETHER).await,
+            () = remotes.answered() => {}
             () = sleep(wait) => {}
         }
         let (app, settle_time) = (Arc::clone(&app), config.settle_time);
         let looked = tokio::task::spawn_blocking(move || app.repository.poll(settle_time));
-        again = tokio::select! {
+        let look_again = tokio::select! {
             () = drain.stopped() => return, // what it loads is not waited for
             looked = looked => looked.unwrap_or_else(|error| {
                 warn!(%error, "looking through the repositories failed");
-                None
+                LookAgain::default()
             }),
         };
+        again = look_again.directories;
+        remotes.ask_within(look_again.remotes);
+    }
+}
+
+/// The repositories that are elsewhere, and when they are asked what they have.
+struct Remotes {
+    app: Arc<App>,
+    every: Duration,
+    /// When they are asked next; never, where there are none.
+    next: Option<Instant>,
+    /// They are being asked.
+    asked: Option<JoinHandle<()>>,
+}
+
+impl Remotes {
+    fn new(app: &Arc<App>, config: &RepositoryConfig) -> Remotes {
+        let every = config.poll_interval;
+        let next = (!config.urls.is_empty()).then(|| Instant::now() + every);
+        Remotes { app: Arc::clone(app), every, next, asked: None }
+    }
+
+    /// Asks them when it is time, and returns when they have answered. It can be dropped and called again.
+    async fn answered(&mut self) {
+        let Some(next) = self.next else { return std::future::pending().await };
+        if self.asked.is_none() {
+            sleep_until(next).await;
+        }
+        let app = &self.app;
+        let asked = self.asked.get_or_insert_with(|| {
+            let app = Arc::clone(app);
+            tokio::task::spawn_blocking(move || app.repository.look_at_remotes())
+        });
+        if let Err(error) = asked.await {
+            warn!(%error, "asking the repositories in object storage failed");
+        }
+        self.asked = None;
+        self.next = Some(Instant::now() + self.every);
+    }
+
+    /// Asks them earlier than it would be time, if that is `wanted`.
+    fn ask_within(&mut self, wanted: Option<Duration>) {
+        if let (Some(next), Some(wanted)) = (&mut self.next, wanted) {
+            *next = (*next).min(Instant::now() + wanted);
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub async fn run(
         config.connections.max_connections.get() as u64,
         config.connections.thread_count.get() as u64,
     );
-    let app = Arc::new(App::new(&config, log, backend, acts_on_parameter));
+    let app = Arc::new(App::new(&config, log, backend, acts_on_parameter)?);
     let drain = Drain::default();
     let mut stop = Box::pin(stop_requested()); // before anyone can know that the server is there
     let (io_threads, io_guard) = IoThreads::start(config.connections.thread_count.get())

@@ -24,14 +24,19 @@ def announced(line):
 
 
 class Server:
-    """The real binary over some model repositories, with the options given."""
+    """The real binary over some model repositories, with the options given, and with more in its environment."""
 
-    def __init__(self, *repositories, options=()):
+    def __init__(self, *repositories, options=(), environment=None):
         command = [BINARY, "--http-address=127.0.0.1", "--grpc-address=127.0.0.1"]
         command += [f"--{name}-port=0" for name in LISTENERS]
         command += [f"--model-repository={path}" for path in repositories]
         self.process = subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            [*command, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, **(environment or {})},
         )
         self.log, self.addresses = [], {}
         self._listening = threading.Event()

@@ -169,8 +169,9 @@ def test_unload_answers_what_it_took(explicit, repository):
         server.wait_until(lambda: waiting(server) == 1, "the requests arriving")
         assert control(server, "adder", "unload").status_code == 200
         assert ask(server).status_code == 404
+        events.wait_for("adder", "1", "UNLOADING")
         assert not any(one.done() for one in taken)
-        assert ("adder", "1", "UNLOADING") in events.told() and ("adder", "1", "UNAVAILABLE") not in events.told()
+        assert ("adder", "1", "UNAVAILABLE") not in events.told()
         assert [one.result() for one in taken] == [(1, "1"), (1, "1")]
         events.wait_for("adder", "1", "UNAVAILABLE")
 

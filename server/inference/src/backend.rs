@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use manifest::ManifestError;
 use model::{DataType, Dims, ModelName, ModelVersion, Tensor};
 use proto::ModelConfig;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
+
+use crate::remote::RemoteError;
 
 /// Loads versions of models. One value serves the whole process.
 pub trait Backend: Send + Sync + 'static {
@@ -190,6 +193,12 @@ pub enum LoadError {
         /// Bytes that all may have.
         limit: u64,
     },
+    /// The files of a version are not what its manifest says.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Files could not be brought from where they are.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The load ended in a panic, here or in the backend.
     #[error("the load panicked: {0}")]
     Panicked(String),
@@ -197,6 +206,13 @@ pub enum LoadError {
 
 fn mebibytes(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
+}
+
+impl LoadError {
+    /// Whether the same load may succeed later although the files stay as they are.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, LoadError::Remote(RemoteError { may_pass: true, .. }))
+    }
 }
 
 impl fmt::Debug for dyn Backend {

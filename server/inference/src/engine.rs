@@ -108,7 +108,8 @@ pub(crate) struct Engine {
     pub(crate) max_batch_size: u64,
     /// A batch has failed, and the log says so.
     pub(crate) batch_failed: AtomicBool,
-    pub(crate) statistics: Statistics,
+    /// Shared with the instances that it had before.
+    pub(crate) statistics: Arc<Statistics>,
 }
 
 impl Engine {

@@ -28,6 +28,7 @@ mod pace;
 mod padding;
 mod ragged;
 pub mod rate_limiter;
+pub mod remote;
 mod reply;
 pub mod repository;
 mod request_check;

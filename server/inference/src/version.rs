@@ -24,7 +24,7 @@ use crate::batcher::{Batcher, Waiting};
 use crate::cache::{self, Asked, Found, Tensors, VersionCache};
 use crate::classification::{self, Labels};
 use crate::config::Batching;
-use crate::cost::LearnedCost;
+use crate::cost::{CostModel, LearnedCost};
 use crate::engine::{Engine, Job, Unanswered};
 use crate::execution::{Outputs, Work};
 use crate::instance;
@@ -32,6 +32,7 @@ use crate::pace::Pace;
 use crate::padding::Padding;
 use crate::ragged::Ragged;
 use crate::rate_limiter::Contenders;
+use crate::remote::LocalCopy;
 use crate::reply::{AnswerOrder, Reply};
 use crate::repository::Share;
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
@@ -53,6 +54,8 @@ pub struct ServedVersion {
     /// Set when answers are kept.
     cache: Option<VersionCache>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The model may open its files again at any time.
+    _files: Option<Arc<dyn LocalCopy>>,
     loaded_in: Duration,
     /// The part of it that warm-up took, if there was any.
     warmed_up_in: Option<Duration>,
@@ -131,10 +134,21 @@ pub(crate) struct Parts {
     pub(crate) held_until: usize,
     /// What each instance runs before it takes requests.
     pub(crate) warmup: Warmup,
+    /// What keeps the files where they are, if that takes something.
+    pub(crate) files: Option<Arc<dyn LocalCopy>>,
     /// Before the warm-up.
     pub(crate) loaded_in: Duration,
     /// Its part of the memory of all models.
     pub(crate) memory: Arc<Share>,
+    /// What is known of it already.
+    pub(crate) known: Known,
+}
+
+/// What a version has been seen to do.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    statistics: Arc<Statistics>,
+    cost: CostModel,
 }
 
 impl ServedVersion {
@@ -158,7 +172,7 @@ impl ServedVersion {
             contenders,
             workers,
             pace: Pace::default(),
-            cost: Mutex::default(),
+            cost: Mutex::new(parts.known.cost),
             objective: batching.objective,
             running: (0..instances).map(|_| Mutex::default()).collect(),
             instances: AtomicUsize::new(instances),
@@ -167,7 +181,7 @@ impl ServedVersion {
             abandoned: AtomicBool::new(false),
             runs_here,
             max_batch_size: batching.policy.max_batch_size,
-            statistics: Statistics::default(),
+            statistics: parts.known.statistics,
         });
         let warmed_up_in = parts.warmup.run(&engine)?;
         let served = ServedVersion {
@@ -177,6 +191,7 @@ impl ServedVersion {
             cache: parts.cache,
             batching,
             threads: Mutex::new(Vec::with_capacity(instances)),
+            _files: parts.files,
             loaded_in: parts.loaded_in + warmed_up_in.unwrap_or_default(),
             warmed_up_in,
             memory: parts.memory,
@@ -232,6 +247,16 @@ impl ServedVersion {
     /// Whether requests of different length run together, padded.
     pub fn pads(&self) -> bool {
         self.engine.check.padding().is_some()
+    }
+
+    /// What is loaded of it.
+    pub(crate) fn model(&self) -> Arc<dyn LoadedModel> {
+        Arc::clone(&self.engine.model)
+    }
+
+    /// What it has been seen to do, for another set of its instances, which counts on.
+    pub(crate) fn known(&self) -> Known {
+        Known { statistics: Arc::clone(&self.engine.statistics), cost: self.engine.cost.lock().clone() }
     }
 
     /// Its part of the memory of all models.

@@ -8,7 +8,7 @@ use inference::backend::Backend;
 use inference::repository::{Repository, State};
 
 use crate::app::settings;
-use crate::config::RepositoryConfig;
+use crate::config::{OnDemand, RepositoryConfig};
 
 /// Loads every version that a server with this configuration would serve, and prints one line for each, then the problems' number.
 ///
@@ -20,7 +20,9 @@ pub fn run(
     acts_on_parameter: fn(&str) -> bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let repository = Repository::new(settings(config, acts_on_parameter), backend);
+    // What is wrong with a model is seen by loading it, be it that a server would load it later.
+    let config = RepositoryConfig { on_demand: OnDemand::Off, memory_limit: None, ..config.clone() };
+    let repository = Repository::new(settings(&config, acts_on_parameter)?, backend);
     repository.load_all(None);
     let errors = repository.scan_errors();
     let mut problems = errors.len();

@@ -58,6 +58,14 @@ pub enum ConfigError {
         /// Why not, and what to do.
         reason: &'static str,
     },
+    /// A model repository that cannot be one. Its text may hold what is secret, and is not shown here.
+    #[error("{}: {reason}", Named { name: "model-repository", origin })]
+    Repository {
+        /// Where it was given.
+        origin: Origin,
+        /// Which, why not, and what to do.
+        reason: String,
+    },
     /// A key in the configuration file that is no setting.
     #[error("{}:{line}: there is no setting {key:?}{}", path.display(), Suggestion(nearest))]
     UnknownKey {

@@ -58,7 +58,7 @@ pub(super) const COUNT_OR_ZERO: Kind<usize> =
 pub(super) const BYTES: Kind<NonZeroUsize> =
     Kind::new("BYTES", "a number of bytes, an integer of at least 1", |text| text.parse().ok());
 
-pub(super) const BYTES_OF_MODELS: Kind<NonZeroU64> =
+pub(super) const MANY_BYTES: Kind<NonZeroU64> =
     Kind::new("BYTES", "a number of bytes, an integer of at least 1", |text| text.parse().ok());
 
 pub(super) const BYTES_OR_ZERO: Kind<Option<NonZeroU64>> =

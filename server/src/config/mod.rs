@@ -28,6 +28,7 @@ use inference::rate_limiter::ResourceTotal;
 use model::ModelName;
 
 use crate::logging::LogConfig;
+use crate::object_storage;
 use crate::request_memory::default_limit;
 use raw::{RawConfig, Sources};
 
@@ -72,8 +73,14 @@ pub struct ConnectionConfig {
 /// Which models are served, and how they are loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepositoryConfig {
-    /// The repositories; at least one.
+    /// The repositories that are directories.
     pub paths: Vec<PathBuf>,
+    /// Those in object storage; there is at least one of either kind.
+    pub urls: Vec<String>,
+    /// Where models of object storage are kept on this machine; `None` for the usual place.
+    pub repository_cache_directory: Option<PathBuf>,
+    /// The most bytes that they take there.
+    pub repository_cache_bytes: NonZeroU64,
     /// Which of a model's `configs/NAME.pbtxt` to prefer.
     pub config_name: Option<String>,
     /// Whether configurations are completed from the model file.
@@ -296,7 +303,9 @@ impl RepositoryConfig {
     /// # Errors
     /// When a value is not accepted, or settings contradict each other.
     pub fn load(flags: ModelFlags, paths: Vec<PathBuf>) -> Result<RepositoryConfig, ConfigError> {
-        Ok(RepositoryConfig { paths, ..repository(&gather(flags.0)?)? })
+        let raw = gather(flags.0)?;
+        let (paths, urls) = repositories(&raw, paths)?;
+        Ok(RepositoryConfig { paths, urls, ..repository(&raw)? })
     }
 }
 
@@ -316,8 +325,12 @@ fn repository(raw: &RawConfig) -> Result<RepositoryConfig, ConfigError> {
     let control_mode = raw.get(&settings::MODEL_CONTROL_MODE)?;
     let strict =
         raw.get(&settings::DISABLE_AUTO_COMPLETE_CONFIG)? || raw.get(&settings::STRICT_MODEL_CONFIG)?;
+    let (paths, urls) = repositories(raw, raw.all(&settings::MODEL_REPOSITORY)?)?;
     Ok(RepositoryConfig {
-        paths: repository_paths(raw)?,
+        paths,
+        urls,
+        repository_cache_directory: raw.find(&settings::REPOSITORY_CACHE_DIR)?,
+        repository_cache_bytes: raw.get(&settings::REPOSITORY_CACHE_BYTES)?,
         config_name: raw.find(&settings::MODEL_CONFIG_NAME)?,
         auto_complete: !strict,
         default_max_batch_size,
@@ -338,22 +351,21 @@ fn repository(raw: &RawConfig) -> Result<RepositoryConfig, ConfigError> {
     })
 }
 
-fn repository_paths(raw: &RawConfig) -> Result<Vec<PathBuf>, ConfigError> {
+/// Which of the repositories `given` are directories, and which are in object storage.
+fn repositories(raw: &RawConfig, given: Vec<PathBuf>) -> Result<(Vec<PathBuf>, Vec<String>), ConfigError> {
     let name = settings::MODEL_REPOSITORY.declaration.name;
-    let unsupported = |value: String, reason| {
-        Err(ConfigError::Unsupported { name, value: raw::shorten(&value), origin: raw.origin(name), reason })
-    };
-    let paths = raw.all(&settings::MODEL_REPOSITORY)?;
-    if paths.is_empty() {
-        return unsupported(String::new(), "name at least one directory, or leave it out");
+    let unusable = |reason: String| Err(ConfigError::Repository { origin: raw.origin(name), reason });
+    if given.is_empty() {
+        return unusable("name at least one, or leave it out".to_owned());
     }
-    match paths.iter().map(|path| path.to_string_lossy()).find(|path| path.contains("://")) {
-        Some(url) => unsupported(
-            url.into_owned(),
-            "only local directories are served; copy or mount the models, and give their directory",
-        ),
-        None => Ok(paths),
+    let (urls, paths): (Vec<_>, Vec<_>) =
+        given.into_iter().partition(|path| path.to_string_lossy().contains("://"));
+    let urls: Vec<_> = urls.into_iter().map(|url| url.to_string_lossy().into_owned()).collect();
+    if let Some(reason) = urls.iter().find_map(|url| object_storage::refusal(url)) {
+        return unusable(reason);
     }
+    let urls = urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+    Ok((paths, urls))
 }
 
 /// The size of the response cache: the last one given, as with Triton.
@@ -549,6 +561,9 @@ mod tests {
             },
             repository: RepositoryConfig {
                 paths: vec!["./model_repository".into()],
+                urls: Vec::new(),
+                repository_cache_directory: None,
+                repository_cache_bytes: NonZeroU64::new(100 << 30).unwrap(),
                 config_name: None,
                 auto_complete: true,
                 default_max_batch_size: 4,
@@ -700,10 +715,22 @@ mod tests {
             "--load-model is \"../a\": no model can have that name",
         );
         check_refused(
-            "--model-repository=s3://bucket/models",
-            "--model-repository is \"s3://bucket/models\": only local directories are served; copy or mount the \
-             models, and give their directory",
+            "--model-repository=s3://key:SECRET@host/models",
+            "--model-repository: \"s3://…@host/models\" is not the URL of a model repository: it holds an @; credentials \
+             come from the environment; write s3://BUCKET/PREFIX, s3://https://HOST:PORT/BUCKET/PREFIX, \
+             gs://BUCKET/PREFIX, as://ACCOUNT/CONTAINER/PREFIX, az://CONTAINER/PREFIX or file:///DIRECTORY",
         );
+    }
+
+    #[test]
+    fn repositories_are_directories_and_urls() {
+        let line = "--model-repository=s3://bucket/models/ --model-repository=a --model-repository=file:///srv/b \
+                    --repository-cache-dir=/var/cache/x --repository-cache-bytes=1000";
+        let repository = resolve(line).unwrap().repository;
+        assert_eq!(repository.urls, ["s3://bucket/models", "file:///srv/b"]);
+        assert_eq!(repository.paths, [PathBuf::from("a")]);
+        assert_eq!(repository.repository_cache_directory, Some("/var/cache/x".into()));
+        assert_eq!(repository.repository_cache_bytes.get(), 1000);
     }
 
     #[test]

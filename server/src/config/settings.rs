@@ -8,10 +8,9 @@ use std::time::Duration;
 use inference::rate_limiter::ResourceTotal;
 
 use super::kind::{
-    ADDRESS, BACKEND_SETTING, BYTES, BYTES_OF_MODELS, BYTES_OR_ZERO, CACHE_SETTING, COMPRESSION,
-    CONTROL_MODE, COUNT, COUNT_OR_ZERO, MILLISECONDS, MILLISECONDS_ABOVE_ZERO, ON_DEMAND, PATH,
-    PATH_OR_EMPTY, PORT, RATE_LIMIT_MODE, RESOURCE_TOTAL, SECONDS, SECONDS_ABOVE_ZERO, SWITCH, TEXT, THREADS,
-    VERBOSITY,
+    ADDRESS, BACKEND_SETTING, BYTES, BYTES_OR_ZERO, CACHE_SETTING, COMPRESSION, CONTROL_MODE, COUNT,
+    COUNT_OR_ZERO, MILLISECONDS, MILLISECONDS_ABOVE_ZERO, ON_DEMAND, PATH, PATH_OR_EMPTY, PORT,
+    RATE_LIMIT_MODE, RESOURCE_TOTAL, SECONDS, SECONDS_ABOVE_ZERO, SWITCH, TEXT, THREADS, VERBOSITY,
 };
 use super::setting::DefaultValue::{Absent, Derived, Value};
 use super::setting::{Declaration, Group, Setting};
@@ -41,7 +40,7 @@ settings! {
     }
     Models {
         MODEL_REPOSITORY: PathBuf = Setting::new("model-repository", &PATH, Value("./model_repository"),
-            "Directory of models; may be repeated").also(&["model-store", "model-repo"]).repeatable();
+            "Directory of models, or URL as s3://BUCKET/PREFIX; may be repeated").also(&["model-store", "model-repo"]).repeatable();
         MODEL_CONTROL_MODE: ControlMode = Setting::new("model-control-mode", &CONTROL_MODE, Value("none"),
             "When models are loaded: all of them at start, then none; poll, when their files change; or, explicit, by request");
         LOAD_MODEL: String = Setting::new("load-model", &TEXT, Absent,
@@ -50,9 +49,14 @@ settings! {
             "Longest time until a change of files is seen where the mode is poll; most are seen at once").rare();
         REPOSITORY_SETTLE_SECS: Duration = Setting::new("repository-settle-secs", &SECONDS, Value("1"),
             "How long nobody must have written to a version before it is loaded, where the mode is poll").rare();
+        REPOSITORY_CACHE_DIR: PathBuf = Setting::new("repository-cache-dir", &PATH,
+            Derived("volley/models in the user's cache directory"),
+            "Where models of object storage are kept on this machine").rare();
+        REPOSITORY_CACHE_BYTES: NonZeroU64 = Setting::new("repository-cache-bytes", &kind::MANY_BYTES,
+            Value("107374182400"), "The most that they take there; what was not used for longest goes first").rare();
         KEEP_PREVIOUS: usize = Setting::new("keep-previous", &COUNT_OR_ZERO, Value("0"),
             "Sets of versions of a model that stay loaded when others take their place, to roll back to at once").rare();
-        MODEL_MEMORY_LIMIT: NonZeroU64 = Setting::new("model-memory-limit", &BYTES_OF_MODELS, Absent,
+        MODEL_MEMORY_LIMIT: NonZeroU64 = Setting::new("model-memory-limit", &kind::MANY_BYTES, Absent,
             "Memory of all models together; a load beyond it replaces what serves, or fails").rare();
         LOAD_ON_DEMAND: OnDemand = Setting::new("load-on-demand", &ON_DEMAND, Value("off"),
             "Load a model when it is asked for: its requests wait, or are refused until it serves").rare();

@@ -7,8 +7,17 @@ use super::LogConfig;
 use super::access::ACCESS_TARGET;
 
 /// The crates of this server, by the first part of their targets. The lines of all others are a dependency's.
-const OWN: [&str; 8] =
-    ["volley", "model", "traffic", "inference", "ort_backend", "proto", "storage", "volley_client"];
+const OWN: [&str; 9] = [
+    "volley",
+    "model",
+    "traffic",
+    "inference",
+    "ort_backend",
+    "proto",
+    "manifest",
+    "storage",
+    "volley_client",
+];
 
 /// The field by which a span says which request it is about; other spans are not recorded.
 pub(super) const REQUEST_ID: &str = "request_id";

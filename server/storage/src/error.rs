@@ -165,6 +165,11 @@ impl StorageError {
         )
     }
 
+    /// True when only another version of the files can help.
+    pub fn is_of_the_files(&self) -> bool {
+        matches!(self, StorageError::Mismatch { .. } | StorageError::Manifest { .. })
+    }
+
     pub(crate) fn disk(action: &'static str, path: &std::path::Path, error: &std::io::Error) -> StorageError {
         StorageError::Disk { action, path: path.display().to_string(), reason: error.to_string() }
     }
@@ -284,10 +289,9 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
 fn refused(url: String, source: &object_store::path::Error) -> StorageError {
     let (object, reason) = match source {
         object_store::path::Error::EmptySegment { path } => (path.clone(), "it has an empty segment"),
-        object_store::path::Error::BadSegment { path, .. } => (
-            path.clone(),
-            crate::object_name::refusal(path).unwrap_or("a segment of it is no name of a file"),
-        ),
+        object_store::path::Error::BadSegment { path, .. } => {
+            (path.clone(), manifest::refusal(path).unwrap_or("a segment of it is no name of a file"))
+        }
         other => (other.to_string(), "it is no path"),
     };
     let object = object.chars().take(512).collect();

@@ -5,11 +5,11 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use manifest::{MANIFEST, MAX_MANIFEST, Sha256, sum};
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange};
 use ring::digest::{Context, SHA256};
@@ -17,7 +17,6 @@ use ring::digest::{Context, SHA256};
 use crate::cache::{Cache, Member, Snapshot, Staging};
 use crate::error::{StorageError, distil};
 use crate::location::Service;
-use crate::manifest::{self, MANIFEST, MAX_MANIFEST, Sha256};
 use crate::progress::{Meter, Progress};
 use crate::remote::Remote;
 use crate::tree::{RemoteFile, RemoteModel};
@@ -47,13 +46,41 @@ impl Remote {
         let contents = members.iter().map(|member| (member.path, member.size)).collect();
         let meter = Meter::start(model.size(), tell);
         if let Some(snapshot) = cache.hold(&id, &model.name, &contents)? {
-            meter.add(model.size());
+            meter.add_what_is_here(model.size());
             return Ok(snapshot);
         }
         let staging = cache.stage(&members)?;
         self.transfers.block_on(self.bring(model, &keys, &staging, &meter))?;
         self.verify(model, &keys, &staging)?;
         staging.publish(&id, &model.name, &members, &model.empty_versions)
+    }
+
+    /// The bytes of the file at `path` of `model`, as it was listed; the cache has no part in it. For small files.
+    ///
+    /// # Errors
+    /// As [`Remote::fetch`], or when there is no such file or it has more than `most` bytes.
+    pub fn read(&self, model: &RemoteModel, path: &str, most: u64) -> Result<Vec<u8>, StorageError> {
+        let object = format!("{}/{path}", model.name);
+        let changed = || StorageError::Changed { url: self.url.clone(), object: object.clone() };
+        let file = model.files.iter().find(|file| file.path == path).ok_or_else(changed)?;
+        if file.size > most {
+            let reason = format!("{object:?} has {} bytes, and at most {most} are read of it", file.size);
+            return Err(StorageError::Service { url: self.url.clone(), reason });
+        }
+        let options = GetOptions {
+            if_match: file.etag.as_deref().map(|etag| self.condition(etag)),
+            ..GetOptions::default()
+        };
+        let name = self.object(&object)?;
+        let failed = |error| distil(&self.url, Some(&object), &error);
+        self.transfers.block_on(async {
+            let _permit = self.transfers.permit().await;
+            let answer = self.store.get_opts(&name, options).await.map_err(failed)?;
+            if answer.meta.size != file.size {
+                return Err(changed());
+            }
+            Ok(answer.bytes().await.map_err(failed)?.to_vec())
+        })
     }
 
     /// Brings the files that `staging` does not have.
@@ -66,7 +93,7 @@ impl Remote {
     ) -> Result<(), StorageError> {
         let (here, missing): (Vec<_>, Vec<_>) =
             model.files.iter().zip(keys).partition(|(_, key)| staging.has(key));
-        here.iter().for_each(|(file, _)| meter.add(file.size));
+        here.iter().for_each(|(file, _)| meter.add_what_is_here(file.size));
         // As many files are open as requests may run; each has its parts ready, and the permits bound all of them.
         let files = stream::iter(missing)
             .map(|(file, key)| self.bring_file(&model.name, file, key, staging, meter))
@@ -257,22 +284,6 @@ fn hexadecimal(bytes: &[u8]) -> String {
     })
 }
 
-/// The SHA-256 of the file at `path`.
-pub(crate) fn sum(path: &std::path::Path) -> io::Result<Sha256> {
-    let mut file = File::open(path)?;
-    let mut context = Context::new(&SHA256);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            read => context.update(&buffer[..read]),
-        }
-    }
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(context.finish().as_ref());
-    Ok(Sha256(bytes))
-}
-
 /// An ETag without its quotes.
 fn bare(etag: &str) -> &str {
     etag.trim_matches('"')
@@ -280,8 +291,6 @@ fn bare(etag: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use ring::digest::digest;
-
     use super::*;
 
     #[test]
@@ -298,15 +307,5 @@ mod tests {
         assert_ne!(hash(&["ab", "c"]), hash(&["a", "bc"]));
         assert_ne!(hash(&["a"]), hash(&["a", ""]));
         assert_eq!(hash(&[]).len(), 64);
-    }
-
-    #[test]
-    fn the_sum_of_a_file_is_that_of_its_bytes() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(sum(file.path()).unwrap().to_string(), empty);
-        let bytes = vec![7; 3_000_000];
-        fs::write(file.path(), &bytes).unwrap();
-        assert_eq!(sum(file.path()).unwrap().0, digest(&SHA256, &bytes).as_ref());
     }
 }

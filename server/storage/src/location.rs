@@ -49,6 +49,14 @@ pub struct InvalidUrl {
     reason: &'static str,
 }
 
+/// Looks whether `url` can name a model repository; nobody is asked.
+///
+/// # Errors
+/// When it cannot, and why.
+pub fn check_url(url: &str) -> Result<(), InvalidUrl> {
+    Location::parse(url).map(|_| ())
+}
+
 impl Location {
     /// # Errors
     /// When the scheme is none of ours, the bucket or the prefix cannot be, or the URL holds credentials.

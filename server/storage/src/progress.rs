@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Progress {
     /// Bytes that are here.
     pub done: u64,
+    /// Those of them that were not here before.
+    pub moved: u64,
     /// Bytes of all files that were asked for.
     pub total: u64,
 }
@@ -14,6 +16,7 @@ pub struct Progress {
 /// Counts the bytes of a fetch and tells them after each [`STEP`].
 pub(crate) struct Meter<'a> {
     done: AtomicU64,
+    moved: AtomicU64,
     total: u64,
     tell: &'a (dyn Fn(Progress) + Sync),
 }
@@ -23,16 +26,24 @@ const STEP: u64 = 1 << 20;
 
 impl<'a> Meter<'a> {
     pub(crate) fn start(total: u64, tell: &'a (dyn Fn(Progress) + Sync)) -> Meter<'a> {
-        tell(Progress { done: 0, total });
-        Meter { done: AtomicU64::new(0), total, tell }
+        tell(Progress { done: 0, moved: 0, total });
+        Meter { done: AtomicU64::new(0), moved: AtomicU64::new(0), total, tell }
     }
 
+    /// Bytes were brought.
     pub(crate) fn add(&self, bytes: u64) {
+        self.moved.fetch_add(bytes, Ordering::Relaxed);
+        self.add_what_is_here(bytes);
+    }
+
+    /// Bytes need not be brought.
+    pub(crate) fn add_what_is_here(&self, bytes: u64) {
         // A count and nothing else: no other memory is ordered by it.
         let before = self.done.fetch_add(bytes, Ordering::Relaxed);
         let done = before + bytes;
         if bytes > 0 && (before / STEP != done / STEP || done == self.total) {
-            (self.tell)(Progress { done, total: self.total });
+            let moved = self.moved.load(Ordering::Relaxed);
+            (self.tell)(Progress { done, moved, total: self.total });
         }
     }
 }
@@ -46,9 +57,10 @@ mod tests {
     #[test]
     fn the_first_the_last_and_each_step_are_told() {
         let told = Mutex::new(Vec::new());
-        let tell = |progress: Progress| told.lock().unwrap().push(progress.done);
+        let tell = |progress: Progress| told.lock().unwrap().push((progress.done, progress.moved));
         let meter = Meter::start(3 * STEP, &tell);
-        [1, STEP - 2, 1, 5, 2 * STEP - 5].into_iter().for_each(|bytes| meter.add(bytes));
-        assert_eq!(*told.lock().unwrap(), [0, STEP, 3 * STEP]);
+        [1, STEP - 2, 1, 5].into_iter().for_each(|bytes| meter.add(bytes));
+        meter.add_what_is_here(2 * STEP - 5);
+        assert_eq!(*told.lock().unwrap(), [(0, 0), (STEP, STEP), (3 * STEP, STEP + 5)]);
     }
 }

@@ -10,7 +10,6 @@ use object_store::{ObjectMeta, ObjectStore};
 
 use crate::error::{StorageError, distil};
 use crate::location::{Location, Service};
-use crate::object_name;
 use crate::options::{Limits, Options};
 use crate::service;
 use crate::transfers::Transfers;
@@ -64,7 +63,7 @@ impl Remote {
     /// # Errors
     /// As [`Remote::list`].
     pub fn list_model(&self, name: &str) -> Result<Option<RemoteModel>, StorageError> {
-        if name.contains('/') || object_name::refusal(name).is_some() {
+        if name.contains('/') || manifest::refusal(name).is_some() {
             return Ok(None); // no object of it could be listed
         }
         Ok(self.list_below(name)?.models.remove(name))

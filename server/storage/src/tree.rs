@@ -8,8 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use crate::object_name;
-
 /// A repository's models, at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
@@ -74,7 +72,7 @@ pub(crate) struct Listing {
 impl Listing {
     /// Adds an object; its path is still relative to the repository.
     pub(crate) fn add(&mut self, object: RemoteFile) -> Result<(), Refused> {
-        if let Some(reason) = object_name::refusal(&object.path) {
+        if let Some(reason) = manifest::refusal(&object.path) {
             return Err(Refused { object: object.path, reason });
         }
         let Some((model, path)) = object.path.split_once('/') else { return Ok(()) };

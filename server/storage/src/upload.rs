@@ -13,12 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use manifest::{MANIFEST, MAX_MANIFEST, Sha256, sum};
 use object_store::{MultipartUpload, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use crate::error::{StorageError, distil_write};
-use crate::fetch::sum;
-use crate::manifest::{self, MANIFEST, MAX_MANIFEST, Sha256};
-use crate::object_name;
 use crate::progress::{Meter, Progress};
 use crate::remote::Remote;
 use crate::tree::RemoteModel;
@@ -302,7 +300,7 @@ fn walk(directory: &Path, below: &str, depth: usize, names: &mut Vec<String>) ->
         let path = here.join(&name);
         let name = name.to_str().ok_or_else(|| refused(&path, "its name is not UTF-8"))?;
         let name = if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") };
-        if let Some(reason) = object_name::refusal(&name) {
+        if let Some(reason) = manifest::refusal(&name) {
             return Err(refused(&path, reason));
         }
         let metadata = fs::metadata(&path).map_err(|error| unreadable(&path, &error))?;
@@ -320,7 +318,7 @@ fn walk(directory: &Path, below: &str, depth: usize, names: &mut Vec<String>) ->
 }
 
 fn local_file(to: String, from: PathBuf) -> Result<LocalFile, StorageError> {
-    if let Some(reason) = object_name::refusal(&to) {
+    if let Some(reason) = manifest::refusal(&to) {
         return Err(refused(Path::new(&to), reason));
     }
     let metadata = fs::metadata(&from).map_err(|error| unreadable(&from, &error))?;
@@ -354,7 +352,7 @@ fn of_version(model: &RemoteModel, version: u64) -> BTreeMap<String, u64> {
 }
 
 fn expect_model(name: &str) -> Result<(), StorageError> {
-    let reason = match object_name::refusal(name) {
+    let reason = match manifest::refusal(name) {
         Some(reason) => reason,
         None if name.contains('/') => "the name of a model has no slash",
         None if name.starts_with('.') => "the name of a model does not begin with a dot",

@@ -4,7 +4,6 @@
 //! those that serve, and take their place in one store once all of them are ready; if one cannot be loaded, those that
 //! serve go on.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
@@ -13,12 +12,13 @@ use model::{ModelName, ModelVersion};
 use tracing::field::debug;
 use tracing::{error, info, warn};
 
-use super::change::Change;
+use super::change::{Change, Likeness};
 use super::load::{self, Plan};
 use super::memory::Room;
 use super::overriding::Override;
+use super::place::Place;
 use super::snapshot::{Kept, ModelEntry, State, VersionEntry, VersionState};
-use super::{Repository, scan, unless_it_panics};
+use super::{Repository, scan, unless_it_panics, why_not_found};
 use crate::backend::LoadError;
 use crate::config::SwapPolicy;
 use crate::version::ServedVersion;
@@ -101,12 +101,27 @@ impl Repository {
     /// When it cannot be loaded; then what served goes on.
     pub fn load_model(&self, name: &ModelName, overriding: Option<Override>) -> Result<(), ControlError> {
         let _turn = self.turns.take(name);
-        let directories = scan::directories_of(name, &self.settings.repositories);
+        self.load_asked_for(name, overriding)
+    }
+
+    /// Loads `name` as [`Repository::load_model`], for a caller whose turn it is.
+    fn load_asked_for(&self, name: &ModelName, overriding: Option<Override>) -> Result<(), ControlError> {
+        let (mut places, mut errors) = (scan::places_of(name, &self.settings.repositories), Vec::new());
+        if !overriding.as_ref().is_some_and(Override::has_files) {
+            self.remotes.add_places(name, &mut places, &mut errors);
+        }
         let known = self.published.load().models.contains_key(name);
-        if directories.is_empty() && overriding.is_none() && !known {
+        if places.is_empty() && !errors.is_empty() && overriding.is_none() {
+            let reason = why_not_found(&errors);
+            if known {
+                self.fail(name, &reason, Why::Asked);
+            }
+            return Err(ControlError::Failed { model: name.clone(), reason });
+        }
+        if places.is_empty() && overriding.is_none() && !known {
             return Err(ControlError::NotFound { model: name.to_string() });
         }
-        self.load(name, &directories, overriding, Why::Asked)
+        self.load(name, &places, overriding, Why::Asked)
     }
 
     /// Loads `name` because it was asked for, unless it serves by now. Blocks until it is done: not for async code.
@@ -121,8 +136,7 @@ impl Repository {
                 None => Err(ControlError::Unknown { model: name.to_string() }),
             };
         }
-        let directories = scan::directories_of(name, &self.settings.repositories);
-        self.load(name, &directories, None, Why::Asked)
+        self.load_asked_for(name, None)
     }
 
     /// Takes `name` out of service: requests that come are refused, those that came are answered, and then its memory
@@ -172,11 +186,11 @@ impl Repository {
         Ok(numbers)
     }
 
-    /// Loads the model in `directories`, for a caller whose turn it is.
+    /// Loads the model in `places`, for a caller whose turn it is.
     pub(super) fn load(
         &self,
         name: &ModelName,
-        directories: &[PathBuf],
+        places: &[Place],
         overriding: Option<Override>,
         why: Why,
     ) -> Result<(), ControlError> {
@@ -185,11 +199,11 @@ impl Repository {
             self.fail(name, &reason, why);
             Err(failed(reason))
         };
-        let source = match (overriding, directories) {
+        let source = match (overriding, places) {
             (Some(given), _) if given.files.is_some() => load::Source::given(given, None),
             (_, [_, _, ..]) => return fail("model appears in two or more repositories".to_owned()),
-            (Some(given), directories) => load::Source::given(given, directories.first()),
-            (None, directories) => directories.first().cloned().map(load::Source::in_repository),
+            (Some(given), places) => load::Source::given(given, places.first()),
+            (None, places) => places.first().cloned().map(load::Source::in_repository),
         };
         let Some(source) = source else {
             return fail("no repository has a directory of that name".to_owned());
@@ -250,20 +264,29 @@ impl Repository {
         for &version in &change.load {
             self.begin(name, version);
         }
-        let loaded: Vec<Loaded> = match self.find_room(name, plan, change) {
+        let mut loaded: Vec<Loaded> = match self.find_room(name, plan, change) {
             Ok(room) => self.load_versions(plan, &change.load, &room),
             Err(no_room) => change.load.iter().map(|&version| (version, Err(no_room.clone()))).collect(),
         };
+        loaded.extend(self.resize(name, plan, &change.resize));
         let failures: Vec<_> = loaded
             .iter()
             .filter_map(|(version, loaded)| Some((*version, loaded.as_ref().err()?.clone())))
             .collect();
         // At first each version that can serve does; later all of a load serve, or none.
-        if !failures.is_empty() && (serving || failures.len() == loaded.len()) {
+        let all_fail = !failures.is_empty() && (serving || failures.len() == loaded.len());
+        for (version, _) in loaded.iter().filter(|(_, loaded)| all_fail || loaded.is_err()) {
+            plan.let_go(*version);
+        }
+        if all_fail {
             self.keep_what_serves(name, loaded, &failures, why);
             self.restore(name, before, &served);
         } else {
             self.put_in_place(name, plan, change, loaded, why);
+        }
+        if failures.iter().any(|(_, error)| error.may_pass()) {
+            // Whoever follows the files tries them again, though they stay as they are.
+            self.update(name, |entry| entry.tried = None);
         }
         if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
@@ -326,7 +349,10 @@ impl Repository {
         let _slot = self.slots.take();
         let load = |(index, &version): (usize, &ModelVersion)| {
             let share = room.share(index);
-            let load = || plan.load(version, &*self.backend, &self.settings, Arc::clone(&share));
+            let load = || {
+                self.bring(plan.name(), plan, version)?;
+                plan.load(version, &*self.backend, &self.settings, Arc::clone(&share))
+            };
             let loaded = unless_it_panics(load).map(Arc::new);
             if loaded.is_ok() {
                 self.memory.learn(plan.name(), plan.size(version), share.bytes());
@@ -336,12 +362,28 @@ impl Repository {
         versions.iter().enumerate().map(load).collect()
     }
 
+    /// Starts the instances that `plan` wants of `versions` over what is loaded of them.
+    fn resize(&self, name: &ModelName, plan: &Plan, versions: &[ModelVersion]) -> Vec<Loaded> {
+        let entry = self.entry(name);
+        let resize = |served: &Arc<ServedVersion>| {
+            let resized = unless_it_panics(|| plan.resize(served, &self.settings)).map(Arc::new);
+            if resized.is_ok() {
+                info!(
+                    model = %name, version = %served.version(), instances = plan.instances(),
+                    "its instances are changed in place; each keeps its threads"
+                );
+            }
+            (served.version(), resized)
+        };
+        entry.ready().filter(|served| versions.contains(&served.version())).map(resize).collect()
+    }
+
     /// What stays loaded once `change` is in place.
     fn kept_after(&self, name: &ModelName, change: &Change) -> Vec<Kept> {
         let before = self.entry(name);
         let versions: Vec<_> = before.ready().cloned().collect();
         let mut kept = before.kept;
-        let is_left = |served: &Arc<ServedVersion>| !change.keep.contains(&served.version());
+        let is_left = |served: &Arc<ServedVersion>| !change.stays_loaded(served.version());
         if versions.iter().any(is_left) {
             kept.push(Kept { versions, plan: before.serving });
         }
@@ -409,7 +451,7 @@ impl Repository {
         self.tell(name, version, State::Unavailable, reason.to_owned());
     }
 
-    fn tell(&self, name: &ModelName, version: ModelVersion, state: State, reason: String) {
+    pub(super) fn tell(&self, name: &ModelName, version: ModelVersion, state: State, reason: String) {
         self.published.events.tell(now(), name, Some(version), state, reason);
     }
 
@@ -464,8 +506,11 @@ impl Repository {
 /// What has to be done so that the model of `entry` serves what `plan` says.
 fn change(entry: &ModelEntry, plan: &Plan) -> Change {
     let serving: Vec<_> = entry.ready().map(|served| served.version()).collect();
-    let same = |version| entry.serving.as_ref().is_some_and(|before| before.has_same(plan, version));
-    Change::between(&serving, &plan.versions, same)
+    let likeness = |version| {
+        let before = entry.serving.as_ref();
+        before.map_or(Likeness::Different, |before| before.likeness(plan, version))
+    };
+    Change::between(&serving, &plan.versions, likeness)
 }
 
 /// Now, as it is told.

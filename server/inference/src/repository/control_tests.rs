@@ -11,6 +11,7 @@ use model::Code;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use super::LookAgain;
 use super::tests::{FakeModel, infer, settings, version};
 use super::*;
 use crate::backend::{LoadedModel, ModelSource};
@@ -181,6 +182,38 @@ async fn what_has_not_changed_is_not_loaded_again() {
 }
 
 #[tokio::test]
+async fn other_instances_alone_are_changed_in_place() {
+    let bench = Bench::keeping(1, ALL, &[(1, "1"), (2, "2")]);
+    bench.answer().await.unwrap();
+    bench.loads();
+    let held = bench.repository.ready("m", None).unwrap();
+    let config = |rest: &str| {
+        fs::write(bench.model().join("config.pbtxt"), format!("instance_group {{ count: 3 }} {ALL} {rest}"))
+            .unwrap();
+    };
+    config("");
+    bench.load().unwrap();
+    assert!(bench.loads().is_empty(), "nothing is loaded");
+    let now = bench.repository.ready("m", None).unwrap();
+    assert!(!Arc::ptr_eq(&held, &now));
+    assert_eq!(now.config().instance_group[0].count, 3);
+    assert_eq!((infer(&held).await, infer(&now).await), (Ok(2), Ok(2)), "who holds the others is answered");
+    assert_eq!(now.statistics().snapshot().success.count, 3, "they count on");
+    assert_eq!(bench.backend.alive.load(Ordering::SeqCst), 2);
+    assert!(bench.repository.roll_back(&bench.name).is_err(), "these are no versions of their own");
+    drop((held, now));
+    // A new version is loaded beside, and the others only get their instances.
+    bench.write(3, "3");
+    fs::write(bench.model().join("config.pbtxt"), format!("instance_group {{ count: 2 }} {ALL}")).unwrap();
+    bench.load().unwrap();
+    assert_eq!((bench.loads(), bench.answer().await), (vec!["m/3".to_owned()], Some(3)));
+    // Anything else that changes is a load of its own.
+    config("max_batch_size: 0 model_operations { }");
+    bench.load().unwrap();
+    assert_eq!(bench.loads(), ["m/1", "m/2", "m/3"]);
+}
+
+#[tokio::test]
 async fn a_load_that_fails_leaves_what_serves_and_says_why() {
     let bench = Bench::new(ALL, &[(1, "1")]);
     bench.write(2, "2");
@@ -243,7 +276,7 @@ async fn kept_versions_are_rolled_back_to_without_a_load() {
     bench.wait_for("3 UNAVAILABLE unloaded");
     bench.wait_for_alive(1);
     assert!(matches!(bench.repository.roll_back(&bench.name), Err(ControlError::NothingKept { .. })));
-    assert_eq!(bench.repository.poll(Duration::ZERO), None);
+    assert_eq!(bench.repository.poll(Duration::ZERO), LookAgain::default());
     assert_eq!(bench.answer().await, Some(2), "whoever rolled it back meant it");
     bench.load().unwrap();
     assert_eq!(bench.answer().await, Some(3), "whoever loads it means that");
@@ -277,7 +310,7 @@ async fn an_override_serves_what_it_gives_until_the_files_are_asked_for() {
     assert_eq!(bench.answer().await, Some(90));
     assert_eq!(bench.repository.ready("m", version(7)).unwrap().version().get(), 7);
     assert_eq!(bench.repository.ready("m", version(1)).unwrap_err().code(), Code::Unavailable);
-    assert_eq!(bench.repository.poll(Duration::ZERO), None);
+    assert_eq!(bench.repository.poll(Duration::ZERO), LookAgain::default());
     assert_eq!(bench.answer().await, Some(90), "the files have not changed, and were not asked for");
     bench.repository.load_model(&bench.name, Some(given(&[]))).unwrap();
     assert_eq!(bench.answer().await, Some(1), "its configuration over the files of the repository");
@@ -294,21 +327,21 @@ async fn an_override_serves_what_it_gives_until_the_files_are_asked_for() {
 async fn polling_follows_the_files_once_nobody_writes_to_them() {
     let bench = Bench::new("", &[(1, "1")]);
     bench.loads();
-    assert_eq!(bench.repository.poll(Duration::ZERO), None);
+    assert_eq!(bench.repository.poll(Duration::ZERO), LookAgain::default());
     assert!(bench.loads().is_empty());
     bench.write(2, "2");
-    let wait = bench.repository.poll(Duration::from_secs(3600)).unwrap();
+    let wait = bench.repository.poll(Duration::from_secs(3600)).directories.unwrap();
     assert!(wait > Duration::from_secs(3000), "{wait:?}");
     assert_eq!(bench.answer().await, Some(1), "someone may still write to it");
-    assert_eq!(bench.repository.poll(Duration::ZERO), None);
+    assert_eq!(bench.repository.poll(Duration::ZERO), LookAgain::default());
     assert_eq!(bench.answer().await, Some(2));
     fs::create_dir(bench.model().join("3")).unwrap();
-    assert!(bench.repository.poll(Duration::ZERO).is_some());
+    assert!(bench.repository.poll(Duration::ZERO).directories.is_some());
     assert_eq!(bench.answer().await, Some(2), "a directory without files is no version yet");
     bench.write(3, "broken");
     bench.loads();
     for _ in 0..3 {
-        assert_eq!(bench.repository.poll(Duration::ZERO), None);
+        assert_eq!(bench.repository.poll(Duration::ZERO), LookAgain::default());
     }
     assert_eq!(bench.loads(), ["m/3"], "it is tried again when it changes");
     assert_eq!(bench.answer().await, Some(2));

@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::remote::RemoteFile;
+
 /// More files than this are no version of a model; a link that leads back to its own directory has as many.
 const MOST_FILES: usize = 10_000;
 
@@ -18,10 +20,12 @@ const DEEPEST: usize = 16;
 pub(super) struct Files(BTreeMap<PathBuf, Stamp>);
 
 /// What changes when a file is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Stamp {
     modified: SystemTime,
     size: u64,
+    /// What changes with the content, where files are elsewhere.
+    etag: Option<String>,
     /// When it was last written, renamed or given other rights.
     touched: SystemTime,
 }
@@ -29,7 +33,9 @@ struct Stamp {
 /// A file system that makes up when files were touched must not make them look changed.
 impl PartialEq for Stamp {
     fn eq(&self, other: &Stamp) -> bool {
-        (self.modified, self.size) == (other.modified, other.size)
+        // The same content that was put once more is the same.
+        let is_as_old = self.etag.is_some() || self.modified == other.modified;
+        is_as_old && (self.size, &self.etag) == (other.size, &other.etag)
     }
 }
 
@@ -67,6 +73,20 @@ impl Files {
         Ok(Files(files))
     }
 
+    /// Files that were listed elsewhere.
+    pub(super) fn listed<'a>(files: impl Iterator<Item = RemoteFile<'a>>) -> Files {
+        let stamp = |file: RemoteFile<'a>| {
+            let RemoteFile { path, size, etag, modified } = file;
+            (path.into(), Stamp { modified, size, etag: etag.map(str::to_owned), touched: modified })
+        };
+        Files(files.map(stamp).collect())
+    }
+
+    /// Whether there is one at `path`.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        self.0.contains_key(path)
+    }
+
     /// All but the one at `path`.
     pub(super) fn without(mut self, path: &Path) -> Files {
         self.0.remove(path);
@@ -94,7 +114,7 @@ fn stamp(metadata: &fs::Metadata) -> io::Result<Stamp> {
     let seconds = u64::try_from(metadata.ctime()).unwrap_or_default();
     let nanoseconds = u32::try_from(metadata.ctime_nsec()).unwrap_or_default();
     let touched = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-    Ok(Stamp { modified: metadata.modified()?, size: metadata.len(), touched })
+    Ok(Stamp { modified: metadata.modified()?, size: metadata.len(), etag: None, touched })
 }
 
 #[cfg(test)]

@@ -8,18 +8,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use model::{ModelName, ModelVersion};
+use parking_lot::Mutex;
 use proto::ModelConfig;
 use tracing::warn;
 
+use super::change::Likeness;
 use super::files::Files;
-use super::{Override, Settings, Share, scan, version_policy};
-use crate::backend::{Backend, LoadError, ModelSource};
+use super::place::{Here, Place};
+use super::{Override, Settings, Share, version_policy};
+use crate::backend::{Backend, LoadError, LoadedModel, ModelSource};
 use crate::batcher::{BatchPolicy, QueuePolicy};
 use crate::cache::{self, VersionCache};
 use crate::classification::Labels;
 use crate::config::{self, Batching, Placement, SwapPolicy};
 use crate::rate_limiter::{Claim, Contenders};
-use crate::version::{Parts, ServedVersion};
+use crate::remote::Progress;
+use crate::version::{Known, Parts, ServedVersion};
 use crate::warmup::Warmup;
 
 /// A configuration or label file of more bytes is a mistake.
@@ -28,23 +32,23 @@ const MAX_TEXT_FILE: u64 = 16 << 20;
 /// Where the files of a model are, and its configuration where that is not one of them.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
-    directory: PathBuf,
+    pub(super) place: Place,
     overriding: Option<Override>,
 }
 
 impl Source {
-    /// All is in `directory`.
-    pub(super) fn in_repository(directory: PathBuf) -> Source {
-        Source { directory, overriding: None }
+    /// All is in `place`.
+    pub(super) fn in_repository(place: Place) -> Source {
+        Source { place, overriding: None }
     }
 
-    /// What `overriding` gives; what it does not is in `directory`.
-    pub(super) fn given(overriding: Override, directory: Option<&PathBuf>) -> Option<Source> {
-        let directory = match &overriding.files {
-            Some(files) => files.path().to_owned(),
-            None => directory?.clone(),
+    /// What `overriding` gives; what it does not is in `place`.
+    pub(super) fn given(overriding: Override, place: Option<&Place>) -> Option<Source> {
+        let place = match &overriding.files {
+            Some(files) => Place::Directory(files.path().to_owned()),
+            None => place?.clone(),
         };
-        Some(Source { directory, overriding: Some(overriding) })
+        Some(Source { place, overriding: Some(overriding) })
     }
 }
 
@@ -71,14 +75,38 @@ pub(super) struct Plan {
     pub(super) unacted: Vec<String>,
     /// To be loaded, lowest first.
     pub(super) versions: Vec<ModelVersion>,
+    /// Where the files of each version are on this machine, since it was asked to be loaded. Held to look it up.
+    here: Mutex<BTreeMap<ModelVersion, Here>>,
+}
+
+/// Whether the versions that are new are all there, as far as their manifests tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Manifests {
+    /// Each has a manifest, and what it names.
+    Kept,
+    /// Not each has one.
+    NotAll,
+    /// A file has not come yet.
+    Awaits(String),
+}
+
+/// A version in memory, before it has instances.
+struct Opened {
+    version: ModelVersion,
+    model: Arc<dyn LoadedModel>,
+    /// Its part of the memory of all models.
+    share: Arc<Share>,
+    contenders: Option<Contenders>,
+    began: Instant,
+    known: Known,
 }
 
 /// Reads the configuration of the model at `source` and chooses its versions.
 pub(super) fn plan(name: &ModelName, source: Source, settings: &Settings) -> Result<Plan, LoadError> {
-    let directory = &*source.directory;
+    let place = &source.place;
     let (config_file, mut config) = match &source.overriding {
         Some(given) => (format!("the configuration given for {name}"), given.config.clone()),
-        None => read_config(name, directory, settings)?,
+        None => read_config(name, &place.configuration()?.directory, settings)?,
     };
     let written = config.clone();
     let mut unacted =
@@ -95,7 +123,7 @@ pub(super) fn plan(name: &ModelName, source: Source, settings: &Settings) -> Res
     };
     let unreadable =
         |error: std::io::Error| LoadError::Unreadable { what: name.to_string(), reason: error.to_string() };
-    let available = scan::versions(directory).map_err(unreadable)?;
+    let available = place.versions().map_err(unreadable)?;
     let chosen = version_policy::choose(config.version_policy.as_ref(), &available);
     if !chosen.missing.is_empty() {
         warn!(model = %name, versions = ?chosen.missing, "version_policy names versions that have no directory");
@@ -116,10 +144,8 @@ pub(super) fn plan(name: &ModelName, source: Source, settings: &Settings) -> Res
             ),
         });
     }
-    // In hidden directories others get versions ready.
-    let is_apart = |name: &str| name.starts_with('.') || name.bytes().all(|byte| byte.is_ascii_digit());
-    let beside = Files::below(directory, is_apart).map_err(unreadable)?.without(Path::new("config.pbtxt"));
-    let version_files = |version: &ModelVersion| Ok((*version, files_of(directory, *version)?));
+    let beside = place.beside().map_err(unreadable)?;
+    let version_files = |version: &ModelVersion| Ok((*version, place.files_of(*version)?));
     let files =
         chosen.versions.iter().map(version_files).collect::<std::io::Result<_>>().map_err(unreadable)?;
     Ok(Plan {
@@ -135,11 +161,8 @@ pub(super) fn plan(name: &ModelName, source: Source, settings: &Settings) -> Res
         claims,
         unacted,
         versions: chosen.versions,
+        here: Mutex::default(),
     })
-}
-
-fn files_of(directory: &Path, version: ModelVersion) -> std::io::Result<Files> {
-    Files::below(&directory.join(version.to_string()), |_| false)
 }
 
 impl Plan {
@@ -157,32 +180,102 @@ impl Plan {
             && self.files == other.files
     }
 
-    /// Whether `version` would be the same if it was loaded as `other` says.
-    pub(super) fn has_same(&self, other: &Plan, version: ModelVersion) -> bool {
+    /// How much of `version` would be the same if it was loaded as `other` says.
+    pub(super) fn likeness(&self, other: &Plan, version: ModelVersion) -> Likeness {
         let whatever_versions = |config: &ModelConfig| ModelConfig { version_policy: None, ..config.clone() };
-        !self.is_overridden()
+        let whatever_instances =
+            |config: &ModelConfig| ModelConfig { instance_group: Vec::new(), ..whatever_versions(config) };
+        let same_files = !self.is_overridden()
             && !other.is_overridden()
-            && whatever_versions(&self.written) == whatever_versions(&other.written)
             && self.beside == other.beside
-            && self.files.get(&version) == other.files.get(&version)
+            && self.files.get(&version) == other.files.get(&version);
+        if same_files && whatever_versions(&self.written) == whatever_versions(&other.written) {
+            Likeness::Same
+        } else if same_files && whatever_instances(&self.written) == whatever_instances(&other.written) {
+            Likeness::OtherInstances
+        } else {
+            Likeness::Different
+        }
+    }
+
+    /// Where its files are.
+    pub(super) fn place(&self) -> &Place {
+        &self.source.place
+    }
+
+    /// The versions whose files are others than those that were `tried`.
+    pub(super) fn new_since<'a>(
+        &'a self,
+        tried: Option<&'a Plan>,
+    ) -> impl Iterator<Item = (ModelVersion, &'a Files)> {
+        let new = move |(version, files): &(&ModelVersion, &Files)| {
+            tried.is_none_or(|tried| tried.files.get(version) != Some(*files))
+        };
+        self.files.iter().filter(new).map(|(version, files)| (*version, files))
+    }
+
+    /// What the manifests say of the versions that are new in it since `tried`.
+    pub(super) fn manifests(&self, tried: Option<&Plan>) -> Manifests {
+        let mut new = self.new_since(tried).peekable();
+        // What is beside the versions has no manifest.
+        let mut all = if new.peek().is_some() { Manifests::Kept } else { Manifests::NotAll };
+        for (version, files) in new {
+            match self.source.place.still_to_come(version, files) {
+                Ok(Some(missing)) => {
+                    if let Some(file) = missing.first() {
+                        return Manifests::Awaits(format!("{version}/{file}"));
+                    }
+                }
+                // One that cannot be read keeps the version from being loaded, and the load says why.
+                Ok(None) | Err(_) => all = Manifests::NotAll,
+            }
+        }
+        all
     }
 
     /// How long nobody has touched what is new in it since `tried`, at `now`; zero for a version without files.
     pub(super) fn untouched_for(&self, tried: Option<&Plan>, now: SystemTime) -> Duration {
-        let new = |(version, files): &(&ModelVersion, &Files)| {
-            tried.is_none_or(|tried| tried.files.get(version) != Some(*files))
-        };
-        let ages = self.files.iter().filter(new).map(|(_, files)| files.untouched_for(now));
+        let ages = self.new_since(tried).map(|(_, files)| files.untouched_for(now));
         let beside = (!self.beside.is_empty()).then(|| self.beside.untouched_for(now));
-        let config =
-            fs::metadata(self.source.directory.join("config.pbtxt")).and_then(|metadata| metadata.modified());
-        let config = config.ok().map(|modified| now.duration_since(modified).unwrap_or_default());
+        let config = self
+            .source
+            .place
+            .config_modified()
+            .map(|modified| now.duration_since(modified).unwrap_or_default());
         ages.chain(beside).chain(config).min().unwrap_or_default()
     }
 
     /// Whether a version that is to be loaded has no files yet.
     pub(super) fn has_nothing(&self) -> bool {
         self.files.values().any(Files::is_empty)
+    }
+
+    /// Brings the files of `version` here and holds them against its manifest, before it is loaded. `tell` is told how
+    /// far that has come.
+    pub(super) fn bring(
+        &self,
+        version: ModelVersion,
+        tell: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Here, LoadError> {
+        let here = self.source.place.bring(version, tell)?;
+        self.here.lock().insert(version, here.clone());
+        Ok(here)
+    }
+
+    /// Forgets where the files of `version` were brought to, which it is not served from.
+    pub(super) fn let_go(&self, version: ModelVersion) {
+        self.here.lock().remove(&version);
+    }
+
+    /// The files of `version` where they were brought to.
+    fn here(&self, version: ModelVersion) -> Result<Here, LoadError> {
+        let known = self.here.lock().get(&version).cloned();
+        known.map_or_else(|| self.bring(version, &|_| {}), Ok)
+    }
+
+    /// Instances of each version.
+    pub(super) fn instances(&self) -> usize {
+        self.placement.instances
     }
 
     /// The model's name.
@@ -204,33 +297,61 @@ impl Plan {
         settings: &Settings,
         share: Arc<Share>,
     ) -> Result<ServedVersion, LoadError> {
-        let started = Instant::now();
+        let began = Instant::now();
         let contenders = self.contenders(settings)?;
+        let Here { directory, .. } = self.here(version)?;
         let source = ModelSource {
             name: &self.name,
             version,
-            model_directory: self.source.directory.clone(),
-            version_directory: self.source.directory.join(version.to_string()),
+            model_directory: directory.clone(),
+            version_directory: directory.join(version.to_string()),
             config: &self.config,
             instances: self.placement.instances,
             threads_per_instance: self.placement.threads_per_instance,
         };
-        let loaded = backend.load(&source)?;
-        if let Some(bytes) = loaded.memory() {
+        let model = backend.load(&source)?;
+        if let Some(bytes) = model.memory() {
             // What another gave back meanwhile must not make it look small.
             share.correct(bytes.max(self.size(version) / 2));
         }
+        let opened = Opened { version, model, share, contenders, began, known: Known::default() };
+        let served = self.start(opened, settings)?;
+        self.expect_unchanged(version)?;
+        Ok(served)
+    }
+
+    /// Starts the instances that this plan wants over what is loaded of `before`, which serves; it goes on.
+    pub(super) fn resize(
+        &self,
+        before: &ServedVersion,
+        settings: &Settings,
+    ) -> Result<ServedVersion, LoadError> {
+        let opened = Opened {
+            version: before.version(),
+            model: before.model(),
+            share: before.memory(),
+            contenders: self.contenders(settings)?,
+            began: Instant::now(),
+            known: before.known(),
+        };
+        self.start(opened, settings)
+    }
+
+    /// Starts the instances of a version.
+    fn start(&self, opened: Opened, settings: &Settings) -> Result<ServedVersion, LoadError> {
+        let Opened { version, model, share, contenders, began, known } = opened;
+        let Here { directory, copy: files } = self.here(version)?;
         let mut config = self.config.clone();
-        config::complete(&mut config, loaded.signature(), settings.completion);
-        let (mut batching, padding) = config::check(&config, loaded.signature())
-            .and_then(|()| Ok((config::batching(&config)?, config::padding(&config, loaded.signature())?)))
+        config::complete(&mut config, model.signature(), settings.completion);
+        let (mut batching, padding) = config::check(&config, model.signature())
+            .and_then(|()| Ok((config::batching(&config)?, config::padding(&config, model.signature())?)))
             .map_err(|reason| LoadError::Config { file: self.config_file.clone(), reason })?;
         let queue_capacity = bound_levels(&mut batching.policy, settings.default_queue_capacity);
         let parts = Parts {
             name: self.name.clone(),
             version,
-            labels: self.labels(&config)?,
-            warmup: Warmup::prepare(&config, &self.source.directory, &self.config_file)?,
+            labels: self.labels(&directory, &config)?,
+            warmup: Warmup::prepare(&config, &directory, &self.config_file)?,
             queue_capacity,
             cache: settings.cache.as_ref().filter(|_| cache::asked_for(&config)).map(|cache| {
                 VersionCache::new(cache, may_wait_for_each_other(&batching, settings), queue_capacity)
@@ -239,23 +360,22 @@ impl Plan {
             batching,
             padding,
             config,
-            model: Arc::clone(&loaded),
+            model,
             instances: self.placement.instances,
             contenders,
-            loaded_in: started.elapsed(),
+            files,
+            loaded_in: began.elapsed(),
             memory: share,
+            known,
         };
-        let served = ServedVersion::start(parts)?;
-        self.expect_unchanged(version)?;
-        Ok(served)
+        ServedVersion::start(parts)
     }
 
     /// What was read of a file while it was written is neither what it was nor what it becomes.
     fn expect_unchanged(&self, version: ModelVersion) -> Result<(), LoadError> {
         let unreadable =
             |reason: String| LoadError::Unreadable { what: format!("{}/{version}", self.name), reason };
-        let files =
-            files_of(&self.source.directory, version).map_err(|error| unreadable(error.to_string()))?;
+        let files = self.source.place.files_of(version).map_err(|error| unreadable(error.to_string()))?;
         if self.files.get(&version) == Some(&files) {
             return Ok(());
         }
@@ -273,20 +393,18 @@ impl Plan {
             .map_err(|reason| LoadError::Config { file: self.config_file.clone(), reason })
     }
 
-    fn labels(&self, config: &ModelConfig) -> Result<BTreeMap<String, Labels>, LoadError> {
+    fn labels(&self, directory: &Path, config: &ModelConfig) -> Result<BTreeMap<String, Labels>, LoadError> {
         let with_labels = config.output.iter().filter(|output| !output.label_filename.is_empty());
         with_labels
             .map(|output| {
                 let what =
                     format!("{}/{} (labels of output {:?})", self.name, output.label_filename, output.name);
-                let path = inside(&self.source.directory, &output.label_filename).ok_or_else(|| {
-                    LoadError::Config {
-                        file: self.config_file.clone(),
-                        reason: format!(
-                            "output {:?} has label_filename {:?}, which leaves the model's directory",
-                            output.name, output.label_filename
-                        ),
-                    }
+                let path = inside(directory, &output.label_filename).ok_or_else(|| LoadError::Config {
+                    file: self.config_file.clone(),
+                    reason: format!(
+                        "output {:?} has label_filename {:?}, which leaves the model's directory",
+                        output.name, output.label_filename
+                    ),
                 })?;
                 Ok((output.name.clone(), Labels::parse(&read_labels(&path, what)?)))
             })

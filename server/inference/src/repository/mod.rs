@@ -4,6 +4,7 @@
 //! asks for it, and tells of each step (`events`). A version that fails changes nothing for the others, and a load
 //! that panics is one that fails.
 
+mod bringing;
 mod change;
 mod control;
 mod events;
@@ -11,7 +12,9 @@ mod files;
 mod load;
 mod memory;
 mod overriding;
+mod place;
 mod poll;
+mod remotes;
 mod retire;
 mod room;
 mod scan;
@@ -36,6 +39,7 @@ use crate::backend::{Backend, LoadError};
 use crate::cache::ResponseCache;
 use crate::config::Completion;
 use crate::rate_limiter::RateLimiter;
+use crate::remote::RemoteRepository;
 use crate::version::ServedVersion;
 pub use control::ControlError;
 use control::Why;
@@ -44,6 +48,8 @@ pub(crate) use load::inside;
 use memory::Memory;
 pub(crate) use memory::Share;
 pub use overriding::Override;
+pub use poll::LookAgain;
+use remotes::Remotes;
 pub use scan::ScanError;
 pub use snapshot::{IndexEntry, State};
 use snapshot::{Kept, ModelEntry, Snapshot, VersionEntry, VersionState};
@@ -52,8 +58,10 @@ use turns::{Slots, Turns};
 /// How models are found and loaded.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where models are, in the order given.
+    /// Directories in which models are.
     pub repositories: Vec<PathBuf>,
+    /// Where else they are.
+    pub remotes: Vec<Arc<dyn RemoteRepository>>,
     /// Models that load at the same time, at least 1.
     pub load_threads: usize,
     /// `configs/NAME.pbtxt` is read instead of `config.pbtxt` where it exists.
@@ -87,6 +95,7 @@ pub struct Repository {
     settings: Settings,
     backend: Arc<dyn Backend>,
     published: Arc<Published>,
+    remotes: Remotes,
     turns: Turns,
     slots: Slots,
     memory: Arc<Memory>,
@@ -131,6 +140,7 @@ impl Repository {
     pub fn new(settings: Settings, backend: Arc<dyn Backend>) -> Repository {
         Repository {
             slots: Slots::new(settings.load_threads),
+            remotes: Remotes::new(settings.remotes.clone()),
             memory: Memory::new(settings.memory_limit),
             settings,
             backend,
@@ -146,22 +156,35 @@ impl Repository {
     /// What is wrong with a repository or a directory in it is kept ([`Repository::scan_errors`]); the models
     /// of the others are loaded.
     pub fn load_all(&self, wanted: Option<&[ModelName]>) {
-        let (found, errors) = scan::models(&self.settings.repositories);
+        self.remotes.look();
+        let (found, errors) = self.scan();
         let all = !self.settings.on_demand;
         let is_wanted = |name: &ModelName| wanted.map_or(all, |wanted| wanted.contains(name));
         self.publish_names(found.keys(), is_wanted, errors.into());
         let missing = wanted.unwrap_or_default().iter().filter(|name| !found.contains_key(*name));
         for name in missing {
-            let reason = "no repository has a directory of that name".to_owned();
             self.update(name, |entry| entry.required = true);
-            self.fail(name, &reason, Why::Start);
+            self.fail(name, &why_not_found(&self.scan_errors()), Why::Start);
         }
         let found: Vec<_> = found.into_iter().filter(|(name, _)| is_wanted(name)).collect();
-        self.side_by_side(&found, |(name, directories)| {
+        self.side_by_side(&found, |(name, places)| {
             let _turn = self.turns.take(name);
-            let _ = self.load(name, directories, None, Why::Start); // the index says why not
+            let _ = self.load(name, places, None, Why::Start); // the index says why not
         });
         self.tell_of_unasked_resources();
+    }
+
+    /// Asks the repositories that are elsewhere what they have now; [`Repository::poll`] goes by it. Blocks, as long as
+    /// they take: not for async code.
+    pub fn look_at_remotes(&self) {
+        self.remotes.look();
+    }
+
+    /// What the directories have now, and the other repositories had when they were last asked.
+    fn scan(&self) -> (scan::Found, Vec<ScanError>) {
+        let (mut found, mut errors) = scan::models(&self.settings.repositories);
+        self.remotes.add(&mut found, &mut errors);
+        (found, errors)
     }
 
     /// Does `work` for each of `all`, as many at a time as may be loaded.
@@ -206,6 +229,7 @@ impl Repository {
                 snapshot.models.entry(name.clone()).or_insert_with(entry);
             }
             snapshot.scanned = Some(Arc::clone(&errors));
+            snapshot.never_read = Arc::clone(&errors);
             snapshot
         });
     }
@@ -315,6 +339,12 @@ impl Repository {
         self.published.load().scanned.clone().unwrap_or_default()
     }
 
+    /// What was wrong with the repositories at the start and has been since. One that was lost later has its models
+    /// served on, and is no reason to send everyone elsewhere.
+    pub fn never_read(&self) -> Arc<[ScanError]> {
+        Arc::clone(&self.published.load().never_read)
+    }
+
     /// The version of `model` that answers a request: the named one, else the highest that is ready.
     ///
     /// # Errors
@@ -402,6 +432,13 @@ fn unless_it_panics<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T,
 pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> String {
     let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
     words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason given".to_owned())
+}
+
+/// Why no repository is known to have a model, where `errors` say which of them could not be asked.
+fn why_not_found(errors: &[ScanError]) -> String {
+    let unread = errors.iter().filter(|error| !matches!(error, ScanError::BadName { .. }));
+    let unread = unread.fold(String::new(), |text, error| format!("{text}; {error}"));
+    format!("no repository has a directory of that name{unread}")
 }
 
 /// In front of why a load failed where versions go on serving.

@@ -46,6 +46,13 @@ impl Override {
     }
 }
 
+impl Override {
+    /// Whether nothing is read of what a repository has.
+    pub(super) fn has_files(&self) -> bool {
+        self.files.is_some()
+    }
+}
+
 fn write(directory: &Path, path: &str, content: &[u8]) -> Result<(), ControlError> {
     let target = inside(directory, path).filter(|target| target.file_name().is_some() && target != directory);
     let Some(target) = target else {

@@ -39,7 +39,7 @@ impl Repository {
         };
         let (kept, replaced) = {
             let entry = self.entry(name); // let go of here: it holds what may have to leave
-            let replaced = entry.ready().filter(|served| !change.keep.contains(&served.version()));
+            let replaced = entry.ready().filter(|served| !change.stays_loaded(served.version()));
             (only_kept(&entry), bytes(replaced))
         };
         if kept > 0 && no_room.is_helped_by(kept) {
@@ -138,7 +138,7 @@ impl Repository {
     pub(super) fn take_out(&self, name: &ModelName, change: &Change, reason: &str) {
         let left = self.replace(name, &[], |entry, now| {
             for (version, known) in &mut entry.versions {
-                if matches!(known.state, VersionState::Ready(_)) && !change.keep.contains(version) {
+                if matches!(known.state, VersionState::Ready(_)) && !change.stays_loaded(*version) {
                     *known = VersionEntry::new(VersionState::Draining, now, reason.to_owned());
                 }
             }

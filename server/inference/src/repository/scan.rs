@@ -1,6 +1,7 @@
 //! What is in the model repositories: models by directory, versions by numbered directory.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,10 @@ use std::path::{Path, PathBuf};
 use model::{ModelName, ModelVersion};
 use tracing::warn;
 
-/// Where each model was found; a name found in several repositories has several directories.
-pub(super) type Found = BTreeMap<ModelName, Vec<PathBuf>>;
+use super::place::Place;
+
+/// Where each model was found; a name found in several repositories has several places.
+pub(super) type Found = BTreeMap<ModelName, Vec<Place>>;
 
 /// A repository, or something in it, that could not be read as one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +25,14 @@ pub enum ScanError {
         /// The operating system's words.
         reason: String,
     },
+    /// A repository that is elsewhere.
+    #[error("{reason}")]
+    Remote {
+        /// Its URL.
+        url: String,
+        /// What happened, to which repository, and what to do.
+        reason: String,
+    },
     /// A directory whose name no model may have.
     #[error("{path}: {reason}")]
     BadName {
@@ -32,12 +43,24 @@ pub enum ScanError {
     },
 }
 
+impl ScanError {
+    /// Whether `other` is about the same place, in whatever words.
+    pub(super) fn is_about_the_same(&self, other: &ScanError) -> bool {
+        match (self, other) {
+            (ScanError::Unreadable { path, .. }, ScanError::Unreadable { path: other, .. })
+            | (ScanError::BadName { path, .. }, ScanError::BadName { path: other, .. }) => path == other,
+            (ScanError::Remote { url, .. }, ScanError::Remote { url: other, .. }) => url == other,
+            _ => false,
+        }
+    }
+}
+
 /// Finds the models in `repositories`. Files and hidden directories are not models.
 pub(super) fn models(repositories: &[PathBuf]) -> (Found, Vec<ScanError>) {
     let (mut found, mut errors) = (Found::new(), Vec::new());
     for repository in repositories {
         if let Err(error) = directories(repository, |path, name| match ModelName::parse(name) {
-            Ok(name) => found.entry(name).or_default().push(path),
+            Ok(name) => found.entry(name).or_default().push(Place::Directory(path)),
             Err(error) => {
                 errors
                     .push(ScanError::BadName { path: path.display().to_string(), reason: error.to_string() });
@@ -53,26 +76,30 @@ pub(super) fn models(repositories: &[PathBuf]) -> (Found, Vec<ScanError>) {
 }
 
 /// Where `name` is in `repositories`.
-pub(super) fn directories_of(name: &ModelName, repositories: &[PathBuf]) -> Vec<PathBuf> {
-    repositories
-        .iter()
-        .map(|repository| repository.join(name.as_str()))
-        .filter(|path| path.is_dir())
-        .collect()
+pub(super) fn places_of(name: &ModelName, repositories: &[PathBuf]) -> Vec<Place> {
+    let paths = repositories.iter().map(|repository| repository.join(name.as_str()));
+    paths.filter(|path| path.is_dir()).map(Place::Directory).collect()
 }
 
 /// The versions of the model in `directory`. Numbered directories with leading zeros are said to be
 /// ignored; other names are not versions.
 pub(super) fn versions(directory: &Path) -> io::Result<Vec<ModelVersion>> {
     let mut versions = Vec::new();
-    directories(directory, |path, name| match name.parse() {
-        Ok(version) => versions.push(version),
-        Err(error) if name.bytes().all(|byte| byte.is_ascii_digit()) => {
-            warn!(directory = %path.display(), %error, "ignoring a version directory");
-        }
-        Err(_) => {}
-    })?;
+    directories(directory, |_, name| versions.extend(version(directory.display(), name)))?;
     Ok(versions)
+}
+
+/// The version whose directory has that `name`, below what is `shown`; `None` for another directory.
+pub(super) fn version(shown: impl Display, name: &str) -> Option<ModelVersion> {
+    match name.parse() {
+        Ok(version) => Some(version),
+        Err(error) => {
+            if name.bytes().all(|byte| byte.is_ascii_digit()) {
+                warn!(directory = %format!("{shown}/{name}"), %error, "ignoring a version directory");
+            }
+            None
+        }
+    }
 }
 
 fn directories(parent: &Path, mut visit: impl FnMut(PathBuf, &str)) -> io::Result<()> {

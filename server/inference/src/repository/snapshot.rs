@@ -17,6 +17,8 @@ pub(super) struct Snapshot {
     /// What was wrong with the repositories; `None` until they have been looked through, when nobody can say
     /// yet which models there are.
     pub(super) scanned: Option<Arc<[ScanError]>>,
+    /// What of it was wrong at the start, and has been since.
+    pub(super) never_read: Arc<[ScanError]>,
 }
 
 /// What is known of a model.

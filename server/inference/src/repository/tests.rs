@@ -145,6 +145,7 @@ fn over(path: &Path, backend: impl Backend) -> Repository {
 pub(super) fn settings(path: &Path) -> Settings {
     Settings {
         repositories: vec![path.to_owned()],
+        remotes: Vec::new(),
         load_threads: 2,
         config_name: None,
         completion: Completion { enabled: true, default_max_batch_size: 4 },

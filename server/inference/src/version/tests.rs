@@ -113,8 +113,10 @@ fn serve(dynamic_batching: &str) -> Bench {
         contenders: None,
         held_until: 0,
         warmup: Warmup::default(),
+        files: None,
         loaded_in: Duration::ZERO,
         memory: Share::of_plenty(),
+        known: Known::default(),
     };
     Bench { version: Arc::new(ServedVersion::start(parts).unwrap()), began: has_begun, go, terminated }
 }

@@ -110,7 +110,7 @@ fn send(
     beside: &[(String, PathBuf)],
 ) -> Result<(), StorageError> {
     let bar = copy::progress(0);
-    let tell = |Progress { done, total }| {
+    let tell = |Progress { done, total, .. }| {
         bar.set_length(total);
         bar.set_position(done);
     };

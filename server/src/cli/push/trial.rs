@@ -27,8 +27,13 @@ impl Push<'_> {
         version: ModelVersion,
         config: &ModelConfig,
     ) -> anyhow::Result<()> {
-        let settings = RepositoryConfig { paths: vec![root.to_owned()], ..self.settings.clone() };
-        let settings = app::settings(&settings, self.format.acts_on_parameter);
+        let settings = RepositoryConfig {
+            paths: vec![root.to_owned()],
+            urls: Vec::new(),
+            memory_limit: None, // it is the server's, which has others loaded
+            ..self.settings.clone()
+        };
+        let settings = app::settings(&settings, self.format.acts_on_parameter)?;
         let repository = Repository::new(settings, self.backend()?);
         let loaded = repository.load_model(&self.model, chosen(config, version)?);
         let index = repository.index();

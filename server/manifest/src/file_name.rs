@@ -1,10 +1,10 @@
-//! What the objects of a repository may be called, so that each is a file below a directory.
+//! What files may be called where others than this machine name them, so that each stays below its directory.
 
 /// Longest name of a file or directory, in bytes: what common file systems allow.
 const MAX_SEGMENT: usize = 255;
 
-/// Why no file may have `name`, which is relative to the repository; none when it may.
-pub(crate) fn refusal(name: &str) -> Option<&'static str> {
+/// Why no file may have `name`, a path relative to a directory; `None` when it may.
+pub fn refusal(name: &str) -> Option<&'static str> {
     if name.starts_with('/') {
         return Some("it is absolute");
     }

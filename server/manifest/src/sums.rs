@@ -1,22 +1,27 @@
-//! A manifest: the SHA-256 of each file of a version, written beside them by who published it.
+//! A manifest's text: the SHA-256 of each file of a version.
 //!
 //! It is what `sha256sum` writes: lines of `HEX  PATH` or `HEX *PATH`, paths relative to the manifest's directory.
 //! Blank lines and lines that begin with `#` are passed over.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 
-use crate::object_name;
+use ring::digest::{Context, SHA256};
+
+use crate::file_name;
 
 /// The name of a manifest in its directory.
 pub const MANIFEST: &str = "SHA256SUMS";
 
 /// A manifest of more bytes is a mistake.
-pub(crate) const MAX_MANIFEST: u64 = 16 << 20;
+pub const MAX_MANIFEST: u64 = 16 << 20;
 
 /// The SHA-256 of a file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Sha256(pub(crate) [u8; 32]);
+pub struct Sha256([u8; 32]);
 
 impl Sha256 {
     fn parse(hex: &str) -> Option<Sha256> {
@@ -48,7 +53,7 @@ impl fmt::Debug for Sha256 {
 ///
 /// # Errors
 /// With the number of the line that is wrong, and why.
-pub(crate) fn parse(text: &str) -> Result<BTreeMap<String, Sha256>, String> {
+pub fn parse(text: &str) -> Result<BTreeMap<String, Sha256>, String> {
     let mut sums = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_end();
@@ -62,7 +67,7 @@ pub(crate) fn parse(text: &str) -> Result<BTreeMap<String, Sha256>, String> {
             .ok_or_else(|| wrong("it is not \"HEX  PATH\""))?;
         let sum = Sha256::parse(hex).ok_or_else(|| wrong("it does not begin with 64 hexadecimal digits"))?;
         let path = path.strip_prefix("./").unwrap_or(path);
-        if let Some(reason) = object_name::refusal(path) {
+        if let Some(reason) = file_name::refusal(path) {
             return Err(wrong(&format!("{path:?} is no path of a file here: {reason}")));
         }
         if sums.insert(path.to_owned(), sum).is_some_and(|before| before != sum) {
@@ -72,9 +77,41 @@ pub(crate) fn parse(text: &str) -> Result<BTreeMap<String, Sha256>, String> {
     Ok(sums)
 }
 
+/// The SHA-256 of the file at `path`.
+///
+/// # Errors
+/// The operating system's.
+pub fn sum(path: &Path) -> io::Result<Sha256> {
+    let mut file = File::open(path)?;
+    let mut context = Context::new(&SHA256);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            read => context.update(&buffer[..read]),
+        }
+    }
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(context.finish().as_ref());
+    Ok(Sha256(bytes))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use ring::digest::digest;
+
     use super::*;
+
+    #[test]
+    fn the_sum_of_a_file_is_that_of_its_bytes() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(sum(file.path()).unwrap().to_string(), SUM);
+        let bytes = vec![7; 3_000_000];
+        fs::write(file.path(), &bytes).unwrap();
+        assert_eq!(sum(file.path()).unwrap().0, digest(&SHA256, &bytes).as_ref());
+    }
 
     const SUM: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
