@@ -1,14 +1,18 @@
 //! Model control: load, unload and roll back, as both protocols ask for it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use inference::repository::{ControlError, Override};
 use model::{InferError, ModelName, ModelVersion};
+use proto::v2::RepositoryIndexResponse;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::app::App;
+use crate::blocking;
 use crate::config::ControlMode;
+use crate::readiness::Stage;
 
 /// Requests that may wait for models to be loaded or unloaded; each has a thread of its own.
 const MOST_AT_ONCE: usize = 64;
@@ -18,6 +22,8 @@ const MOST_AT_ONCE: usize = 64;
 pub struct ModelControl {
     mode: ControlMode,
     places: Arc<Semaphore>,
+    /// When somebody last began to look what the repositories hold.
+    looked: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// What a load request gives in place of a model's files.
@@ -32,7 +38,12 @@ pub struct LoadParameters {
 impl ModelControl {
     /// Control as `mode` allows it.
     pub fn new(mode: ControlMode) -> ModelControl {
-        ModelControl { mode, places: Arc::new(Semaphore::new(MOST_AT_ONCE)) }
+        ModelControl { mode, places: Arc::new(Semaphore::new(MOST_AT_ONCE)), looked: Default::default() }
+    }
+
+    /// Whether something follows what the repositories hold.
+    fn follows_repositories(&self) -> bool {
+        self.mode == ControlMode::Poll
     }
 
     /// # Errors
@@ -80,6 +91,25 @@ impl ModelControl {
 }
 
 impl App {
+    /// Every model and version with its state, and the models that the repositories hold and nobody has asked for; with
+    /// `ready`, only what answers.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn current_index(self: &Arc<Self>, ready: bool) -> Result<RepositoryIndexResponse, InferError> {
+        if !ready && !self.control.follows_repositories() && self.readiness.stage() == Stage::Serving {
+            let came = Instant::now();
+            let mut looked = self.control.looked.lock().await;
+            // One look that began since is enough for all who waited for it.
+            if looked.is_none_or(|began| began < came) {
+                *looked = Some(Instant::now());
+                let app = Arc::clone(self);
+                blocking::run("looking through the repositories", move || app.repository.look()).await?;
+            }
+        }
+        Ok(self.repository_index(ready))
+    }
+
     /// Loads `model`, or what `parameters` give in its place; returns when it serves. `held` is let go of then.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod control;
 mod events;
 mod files;
 mod load;
+mod look;
 mod memory;
 mod overriding;
 mod place;
@@ -99,6 +100,8 @@ pub struct Repository {
     turns: Turns,
     slots: Slots,
     memory: Arc<Memory>,
+    /// Held by the one who looks for the index.
+    looking: Mutex<()>,
     /// What is being written, as the last look saw it.
     unsettled: Mutex<poll::Unsettled>,
 }
@@ -146,6 +149,7 @@ impl Repository {
             backend,
             published: Arc::default(),
             turns: Turns::default(),
+            looking: Mutex::default(),
             unsettled: Mutex::default(),
         }
     }

@@ -242,6 +242,11 @@ impl ModelEntry {
         self.versions.is_empty() && self.problem.is_none() && !self.unwanted
     }
 
+    /// True while nothing is known of it but its name.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.unwanted && !self.required && self.problem.is_none() && self.versions.is_empty()
+    }
+
     /// Only what will not change by itself is told as not found: clients and meshes give up on that.
     pub(super) fn why_none_is_ready(&self, name: &ModelName) -> InferError {
         let loading = |entry: &VersionEntry| matches!(entry.state, VersionState::Loading);
