@@ -8,6 +8,7 @@ use inference::repository::{ControlError, Override};
 use model::{InferError, ModelName, ModelVersion};
 use proto::v2::RepositoryIndexResponse;
 use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::blocking;
@@ -24,6 +25,8 @@ pub struct ModelControl {
     places: Arc<Semaphore>,
     /// When somebody last began to look what the repositories hold.
     looked: tokio::sync::Mutex<Option<Instant>>,
+    /// Nobody waits for a load any more: the server ends.
+    given_up: CancellationToken,
 }
 
 /// What a load request gives in place of a model's files.
@@ -38,7 +41,12 @@ pub struct LoadParameters {
 impl ModelControl {
     /// Control as `mode` allows it.
     pub fn new(mode: ControlMode) -> ModelControl {
-        ModelControl { mode, places: Arc::new(Semaphore::new(MOST_AT_ONCE)), looked: Default::default() }
+        ModelControl {
+            mode,
+            places: Arc::new(Semaphore::new(MOST_AT_ONCE)),
+            looked: tokio::sync::Mutex::default(),
+            given_up: CancellationToken::new(),
+        }
     }
 
     /// Whether something follows what the repositories hold.
@@ -68,7 +76,21 @@ impl ModelControl {
             let result = work();
             move || drop(sender.send(result)) // its client may be gone
         })?;
-        done.await.map_err(|_| InferError::ServerFault { what })
+        tokio::select! {
+            biased;
+            done = done => done.map_err(|_| InferError::ServerFault { what }),
+            () = self.given_up() => Err(InferError::ShuttingDown),
+        }
+    }
+
+    /// Refuses all who wait: the server ends.
+    pub(crate) fn give_up(&self) {
+        self.given_up.cancel();
+    }
+
+    /// Returns once the server ends, and waits for nothing any more.
+    pub(crate) async fn given_up(&self) {
+        self.given_up.cancelled().await;
     }
 
     /// Does `work`, which takes long, on a thread of its own, then, once the next may begin, what it returned.
