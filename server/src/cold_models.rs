@@ -143,7 +143,11 @@ impl App {
     pub async fn warm(self: &Arc<Self>, model: &str) -> Result<(), InferError> {
         self.expect_warm(model)?;
         let Some(mut load) = self.begin_to_warm(model)? else { return Ok(()) };
-        let ended = load.ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        let ended = tokio::select! {
+            biased;
+            ended = load.ended.wait_for(Option::is_some) => ended.ok().and_then(|ended| ended.clone()),
+            () = self.control.given_up() => return Err(InferError::ShuttingDown),
+        };
         match ended {
             Some(Ok(())) => Ok(()),
             Some(Err(failed)) => Err(failed.into()),

@@ -1,14 +1,19 @@
 //! Model control: load, unload and roll back, as both protocols ask for it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use inference::repository::{ControlError, Override};
 use model::{InferError, ModelName, ModelVersion};
+use proto::v2::RepositoryIndexResponse;
 use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::blocking;
 use crate::config::ControlMode;
+use crate::readiness::Stage;
 
 /// Requests that may wait for models to be loaded or unloaded; each has a thread of its own.
 const MOST_AT_ONCE: usize = 64;
@@ -18,6 +23,10 @@ const MOST_AT_ONCE: usize = 64;
 pub struct ModelControl {
     mode: ControlMode,
     places: Arc<Semaphore>,
+    /// When somebody last began to look what the repositories hold.
+    looked: tokio::sync::Mutex<Option<Instant>>,
+    /// Nobody waits for a load any more: the server ends.
+    given_up: CancellationToken,
 }
 
 /// What a load request gives in place of a model's files.
@@ -32,7 +41,17 @@ pub struct LoadParameters {
 impl ModelControl {
     /// Control as `mode` allows it.
     pub fn new(mode: ControlMode) -> ModelControl {
-        ModelControl { mode, places: Arc::new(Semaphore::new(MOST_AT_ONCE)) }
+        ModelControl {
+            mode,
+            places: Arc::new(Semaphore::new(MOST_AT_ONCE)),
+            looked: tokio::sync::Mutex::default(),
+            given_up: CancellationToken::new(),
+        }
+    }
+
+    /// Whether something follows what the repositories hold.
+    fn follows_repositories(&self) -> bool {
+        self.mode == ControlMode::Poll
     }
 
     /// # Errors
@@ -57,7 +76,21 @@ impl ModelControl {
             let result = work();
             move || drop(sender.send(result)) // its client may be gone
         })?;
-        done.await.map_err(|_| InferError::ServerFault { what })
+        tokio::select! {
+            biased;
+            done = done => done.map_err(|_| InferError::ServerFault { what }),
+            () = self.given_up() => Err(InferError::ShuttingDown),
+        }
+    }
+
+    /// Refuses all who wait: the server ends.
+    pub(crate) fn give_up(&self) {
+        self.given_up.cancel();
+    }
+
+    /// Returns once the server ends, and waits for nothing any more.
+    pub(crate) async fn given_up(&self) {
+        self.given_up.cancelled().await;
     }
 
     /// Does `work`, which takes long, on a thread of its own, then, once the next may begin, what it returned.
@@ -80,6 +113,25 @@ impl ModelControl {
 }
 
 impl App {
+    /// Every model and version with its state, and the models that the repositories hold and nobody has asked for; with
+    /// `ready`, only what answers.
+    ///
+    /// # Errors
+    /// When the server stops.
+    pub async fn current_index(self: &Arc<Self>, ready: bool) -> Result<RepositoryIndexResponse, InferError> {
+        if !ready && !self.control.follows_repositories() && self.readiness.stage() == Stage::Serving {
+            let came = Instant::now();
+            let mut looked = self.control.looked.lock().await;
+            // One look that began since is enough for all who waited for it.
+            if looked.is_none_or(|began| began < came) {
+                *looked = Some(Instant::now());
+                let app = Arc::clone(self);
+                blocking::run("looking through the repositories", move || app.repository.look()).await?;
+            }
+        }
+        Ok(self.repository_index(ready))
+    }
+
     /// Loads `model`, or what `parameters` give in its place; returns when it serves. `held` is let go of then.
     ///
     /// # Errors

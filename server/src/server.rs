@@ -151,7 +151,11 @@ async fn finish(app: &Arc<App>, drain: &Drain, config: &DrainConfig) {
     drain.stop();
     info!(requests = in_flight(app), "finishing what is in work");
     if tokio::time::timeout(config.timeout, drain.finished()).await.is_ok() {
-        info!(finished = answered(app) - before, unfinished = 0, "stopped: every request was answered");
+        info!(
+            finished = answered(app).saturating_sub(before),
+            unfinished = 0,
+            "stopped: every request was answered"
+        );
     } else {
         abandon(app, before, drain).await;
     }
@@ -160,21 +164,22 @@ async fn finish(app: &Arc<App>, drain: &Drain, config: &DrainConfig) {
 
 /// Inference requests that were taken up and have no answer yet.
 fn in_flight(app: &App) -> u64 {
-    app.repository.all_ready().iter().map(|served| served.statistics().in_flight()).sum()
+    app.repository.all_at_work().iter().map(|served| served.statistics().in_flight()).sum()
 }
 
-/// Inference requests answered so far, well or badly.
+/// Inference requests answered so far, well or badly, by versions that have not left since.
 fn answered(app: &App) -> u64 {
     let answered = |served: &Arc<ServedVersion>| served.statistics().answered();
-    app.repository.all_ready().iter().map(answered).sum()
+    app.repository.all_at_work().iter().map(answered).sum()
 }
 
 /// Refuses what still waits and what still runs, and says what was not finished. `before` were answered when
 /// the stop began.
 async fn abandon(app: &App, before: u64, drain: &Drain) {
-    let (finished, connections) = (answered(app) - before, drain.unfinished());
+    let (finished, connections) = (answered(app).saturating_sub(before), drain.unfinished());
+    app.control.give_up();
     let abandoned: Vec<Abandoned> =
-        app.repository.all_ready().iter().map(|served| served.abandon()).collect();
+        app.repository.all_at_work().iter().map(|served| served.abandon()).collect();
     let waiting: usize = abandoned.iter().map(|abandoned| abandoned.waiting).sum();
     let running: usize = abandoned.iter().map(|abandoned| abandoned.running).sum();
     warn!(
@@ -191,7 +196,7 @@ async fn abandon(app: &App, before: u64, drain: &Drain) {
 
 /// Ends the threads of the instances that are idle; one that is still running is left to the process's end.
 async fn stop_instances(app: &App) {
-    let versions = app.repository.all_ready();
+    let versions = app.repository.all_at_work();
     let drained = tokio::task::spawn_blocking(move || versions.iter().for_each(|served| served.drain()));
     if tokio::time::timeout(Duration::from_secs(1), drained).await.is_err() {
         warn!("an execution did not end; leaving it");

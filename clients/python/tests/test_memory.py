@@ -22,6 +22,7 @@ from controlled import (
     late_adder,
     load,
     serialised,
+    slow_adder,
 )
 from event_stream import EventStream
 from metrics import Metrics
@@ -178,6 +179,27 @@ def test_on_demand_a_model_that_cannot_be_loaded_says_why_and_is_not_tried_for_e
         events.wait_for("broken", "1", "UNAVAILABLE")
         assert sum(told[2] == "LOADING" for told in events.told()) == 1
     assert server.get("/v2/health/ready").status_code == 200
+
+
+def test_at_the_end_all_who_wait_are_told_for_a_version_that_leaves_and_for_its_room(start, repository):
+    padding = {"1/padding": bytes(4 * MB)}
+    for k, name in enumerate(("leaves", "waits"), start=1):
+        repository.put_model(name, {1: slow_adder(float(k), name=name)}, ONE_INSTANCE, padding)
+    limits = (f"--model-memory-limit={5 * MB}", "--exit-timeout-secs=1")
+    options = ("--model-control-mode=explicit", "--load-on-demand=wait", *limits)
+    server = start(repository.path, options=options).wait_until_ready()
+    assert k_of(server, "leaves") == 1
+    forever = 1_000_000
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(ask, server, "leaves", forever)]
+        in_flight = ("volley_inference_requests_in_flight", {"model": "leaves", "version": "1"})
+        server.wait_until(lambda: Metrics(server).value(in_flight[0], **in_flight[1]) == 1, "the request")
+        asked.append(threads.submit(ask, server, "waits"))
+        server.wait_until(lambda: index(server, "leaves")["1"][0] == "UNLOADING", "the model leaving")
+        server.terminate()
+        assert [one.result().status_code for one in asked] == [503, 503]
+    assert server.exit_code() == 0
+    assert "unfinished=1" in server.text()
 
 
 def test_two_hundred_models_load_side_by_side_while_the_index_answers(start, repository):

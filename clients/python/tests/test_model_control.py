@@ -202,6 +202,22 @@ def test_a_reload_of_what_has_not_changed_does_nothing(explicit, repository, con
         assert {event["model"] for event in events.events} == {"other"}
 
 
+def test_the_index_names_models_that_came_after_the_start(explicit, repository, connect):
+    repository.put("adder", 1, adder(1))
+    server = explicit()
+    client = connect(server)
+    repository.put("later", 1, adder(2))
+
+    def names():
+        index = client.get_model_repository_index()
+        models = index if isinstance(index, list) else index.models
+        return [model["name"] if isinstance(model, dict) else model.name for model in models]
+
+    assert names() == ["adder", "later"]
+    repository.take("later")
+    assert names() == ["adder"]
+
+
 def test_a_new_version_takes_over_and_the_old_one_answers_what_it_took(explicit, repository, connect):
     repository.put("adder", 1, slow_adder(1), ONE_INSTANCE)
     server = explicit("--load-model=adder")

@@ -41,6 +41,8 @@ impl Tally {
 pub struct Totals {
     /// Milliseconds since the epoch of the last inference, 0 before the first.
     pub last_inference_ms: u64,
+    /// The same of the last answer, be it from the cache.
+    pub last_use_ms: u64,
     /// Items inferred: a request with a batch of 8 counts 8.
     pub inference_count: u64,
     /// Executions of the model.
@@ -152,7 +154,7 @@ impl Statistics {
         if items == 0 {
             return;
         }
-        totals.last_inference_ms = now_ms;
+        (totals.last_inference_ms, totals.last_use_ms) = (now_ms, now_ms);
         totals.inference_count += items;
         totals.execution_count += 1;
         totals.compute_duration.observe(infer);
@@ -171,7 +173,9 @@ impl Statistics {
 
     /// Counts one request that the cache answered `took` after its arrival, of which it spent `looked_up` there.
     pub fn record_cache_hit(&self, looked_up: Duration, took: Duration) {
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
         let mut totals = self.totals.lock();
+        totals.last_use_ms = now_ms;
         totals.success.add(took);
         totals.queue.add(Duration::ZERO);
         totals.cache_hit.add(looked_up);

@@ -102,8 +102,11 @@ impl GrpcInferenceService for Service {
     ) -> Answered<RepositoryIndexResponse> {
         let call = Call::about("RepositoryIndex", &request, "");
         let request = request.into_inner();
-        let index = || self.app.repository_index(request.ready);
-        call.answer(refuse_repository_name(&request.repository_name).map(|()| index()))
+        let index = match refuse_repository_name(&request.repository_name) {
+            Ok(()) => self.app.current_index(request.ready).await,
+            Err(error) => Err(error),
+        };
+        call.answer(index)
     }
 
     /// Never called: `inference_service.rs` calls [`Service::infer`].

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use model::{InferError, Parameter, Parameters};
+use proto::v2::RepositoryIndexResponse;
 use serde_json::Value;
 use tracing::error;
 
@@ -212,7 +213,7 @@ impl HttpService {
             Question::Index => {
                 refuse_repository_name(matched.repository.unwrap_or_default())?;
                 let ready = wants_ready(&self.json_body(exchange).await?)?;
-                Ok(answer::json(&index(app, ready)))
+                Ok(answer::json(&index(app.current_index(ready).await?)))
             }
             Question::Events => event_stream::follow(app, exchange),
             Question::Load | Question::Unload | Question::RollBack => {
@@ -288,8 +289,8 @@ fn ready_status(ready: bool) -> StatusCode {
 }
 
 /// Triton leaves out what is empty.
-fn index(app: &App, ready: bool) -> Value {
-    let models = app.repository_index(ready).models.into_iter().map(|model| {
+fn index(index: RepositoryIndexResponse) -> Value {
+    let models = index.models.into_iter().map(|model| {
         let fields = [
             ("name", model.name),
             ("version", model.version),

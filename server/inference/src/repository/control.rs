@@ -161,6 +161,9 @@ impl Repository {
         let began = Instant::now();
         let nothing = || ControlError::NothingKept { model: name.clone() };
         let mut before = self.entry(name);
+        // A request that it took before it was replaced may have ended the instances of one.
+        let answers = |kept: &Kept| kept.versions.iter().all(|served| served.failure().is_none());
+        before.kept.retain(answers);
         let Kept { versions, plan } = before.kept.pop().ok_or_else(nothing)?;
         let left = self.replace(name, &before.kept, |entry, now| {
             for known in entry.versions.values_mut() {
@@ -253,7 +256,8 @@ impl Repository {
         why: Why,
     ) -> Result<(), Vec<(ModelVersion, LoadError)>> {
         let before = self.entry(name).serving;
-        let serving = self.entry(name).ready().next().is_some();
+        let served: Vec<_> = self.entry(name).ready().map(|served| served.version()).collect();
+        let serving = !served.is_empty();
         if plan.swap == SwapPolicy::Resource && serving && !change.load.is_empty() {
             self.take_out(name, change, "unloading before the next is loaded (swap_policy)");
         }
@@ -276,7 +280,7 @@ impl Repository {
         }
         if all_fail {
             self.keep_what_serves(name, loaded, &failures, why);
-            self.restore(name, before);
+            self.restore(name, before, &served);
         } else {
             self.put_in_place(name, plan, change, loaded, why);
         }
@@ -388,13 +392,22 @@ impl Repository {
         kept
     }
 
-    /// Where nothing serves any more since there was no room for both, what served `before` is loaded again.
-    fn restore(&self, name: &ModelName, before: Option<Arc<Plan>>) {
-        let Some(plan) = before.filter(|_| self.entry(name).ready().next().is_none()) else { return };
-        // It had this room before.
+    /// Those that `served` as the plan `before` says, and left since there was no room for both, are loaded again.
+    fn restore(&self, name: &ModelName, before: Option<Arc<Plan>>, served: &[ModelVersion]) {
+        let Some(plan) = before else { return };
+        let entry = self.entry(name);
+        let serves = |version: &ModelVersion| {
+            entry.versions.get(version).is_some_and(|known| matches!(known.state, VersionState::Ready(_)))
+        };
+        let left: Vec<_> = served.iter().copied().filter(|version| !serves(version)).collect();
+        drop(entry);
+        if left.is_empty() {
+            return;
+        }
+        // They had this room before.
         let estimate = |version: &ModelVersion| self.memory.estimate(name, plan.size(*version));
-        let room = self.memory.take_again(&plan.versions.iter().map(estimate).collect::<Vec<_>>());
-        for (served, loaded) in self.load_versions(&plan, &plan.versions, &room) {
+        let room = self.memory.take_again(&left.iter().map(estimate).collect::<Vec<_>>());
+        for (served, loaded) in self.load_versions(&plan, &left, &room) {
             match loaded {
                 Ok(again) => {
                     self.update(name, |entry| {
@@ -464,6 +477,16 @@ impl Repository {
 
     /// Takes every version of `name` out of service.
     pub(super) fn unload(&self, name: &ModelName, reason: &str) -> Vec<JoinHandle<()>> {
+        self.unload_until(name, reason, false)
+    }
+
+    /// Takes every version of `name` out of service, until it is asked for if it is to come back `on_demand`.
+    pub(super) fn unload_until(
+        &self,
+        name: &ModelName,
+        reason: &str,
+        on_demand: bool,
+    ) -> Vec<JoinHandle<()>> {
         let left = self.replace(name, &[], |entry, now| {
             for version in entry.versions.values_mut() {
                 let state = match version.state {
@@ -473,7 +496,7 @@ impl Repository {
                 *version = VersionEntry::new(state, now, reason.to_owned());
             }
             (entry.problem, entry.failure, entry.tried, entry.serving) = (None, None, None, None);
-            (entry.unwanted, entry.on_demand) = (true, false);
+            (entry.unwanted, entry.on_demand) = (true, on_demand);
         });
         info!(model = %name, versions = left.len(), reason, "unloaded");
         self.retire(left)

@@ -413,3 +413,37 @@ fn nobody_is_refused_while_versions_come_and_go() {
     bench.wait_for_alive(0);
     assert!(bench.index().len() <= 17, "{:?}", bench.index());
 }
+
+/// It named what there was at the start.
+#[test]
+fn a_look_names_the_models_that_are_there_now_and_loads_none() {
+    let bench = Bench::new("", &[(1, "1")]);
+    let names =
+        || bench.repository.index().into_iter().map(|entry| entry.name.to_string()).collect::<Vec<_>>();
+    let new = bench.directory.path().join("new");
+    fs::create_dir_all(new.join("1")).unwrap();
+    bench.repository.look();
+    assert_eq!((names(), bench.loads().len()), (vec!["m".to_owned(), "new".to_owned()], 1));
+    let index = bench.repository.index();
+    assert_eq!((index[1].version, index[1].state), (None, None));
+    assert!(bench.repository.is_complete());
+    fs::remove_dir_all(new).unwrap();
+    fs::remove_dir_all(bench.model()).unwrap();
+    bench.repository.look();
+    assert_eq!(names(), ["m"], "what serves is named wherever its files are");
+}
+
+/// What left first was loaded again only where nothing else served.
+#[tokio::test]
+async fn a_version_that_left_for_one_that_failed_comes_back_beside_those_that_stayed() {
+    let config = r#"version_policy { latest { num_versions: 2 } } parameters { key: "swap_policy" value { string_value: "resource" } }"#;
+    let bench = Bench::new(config, &[(1, "1"), (2, "2")]);
+    bench.write(3, "broken");
+    bench.load().unwrap_err();
+    let ready: Vec<_> = bench.repository.all_ready().iter().map(|served| served.version().get()).collect();
+    assert_eq!(ready, [1, 2], "{:?}", bench.index());
+    assert_eq!(bench.index()[0], "1 READY loaded again, since the next failed");
+    fs::remove_dir_all(bench.model().join("3")).unwrap();
+    bench.load().unwrap();
+    assert_eq!(bench.loads(), ["m/1", "m/2", "m/3", "m/1"], "they are what their files say");
+}

@@ -232,6 +232,83 @@ async fn on_demand_polling_offers_what_comes_and_forgets_what_goes() {
     assert_eq!(bench.ask("a").await, Ok(5));
 }
 
+/// Either alone would not have been enough, and the load failed.
+#[tokio::test]
+async fn on_demand_others_leave_where_what_is_replaced_is_not_enough() {
+    let bench = Bench::new(450, &["a", "b"], on_demand);
+    bench.ask("a").await.unwrap();
+    bench.ask("b").await.unwrap();
+    fs::write(bench.directory.path().join("a/1/more"), format!("{:80}", "")).unwrap();
+    fs::remove_dir_all(bench.directory.path().join("a/1")).unwrap();
+    fs::create_dir_all(bench.directory.path().join("a/2")).unwrap();
+    fs::write(bench.directory.path().join("a/2/model"), format!("{:210}", 5)).unwrap();
+    bench.load("a").unwrap();
+    assert_eq!((bench.answer("a").await, bench.answer("b").await, bench.most()), (Some(5), None, 2));
+    assert_eq!(bench.repository.on_demand("b"), Some(name("b")));
+}
+
+/// It was loaded again from its files, as something else.
+#[tokio::test]
+async fn on_demand_what_could_not_come_back_as_it_is_stays() {
+    let bench = Bench::new(650, &["given", "back", "a", "b"], |settings| {
+        on_demand(settings);
+        settings.keep_previous = 1;
+    });
+    let config = r#"{"instance_group": [{"count": 1}]}"#;
+    let file = ("1/model".to_owned(), bytes::Bytes::from(format!("{:100}", 9)));
+    bench.repository.load_model(&name("given"), Some(Override::new(config, [file]).unwrap())).unwrap();
+    bench.ask("back").await.unwrap();
+    bench.write("back", 2, "8");
+    bench.load("back").unwrap();
+    bench.repository.roll_back(&name("back")).unwrap();
+    bench.wait_for_taken(400);
+    for (model, answer) in [("a", 3), ("b", 4), ("given", 9), ("back", 2), ("a", 3)] {
+        next_millisecond();
+        assert_eq!(bench.ask(model).await, Ok(answer), "{:?}", bench.repository.index());
+    }
+}
+
+/// A model whose every answer was kept seemed to be the one that nobody asked for.
+#[tokio::test]
+async fn on_demand_an_answer_from_the_cache_is_a_use() {
+    let bench = Bench::new(450, &["a", "b", "c"], on_demand);
+    bench.ask("a").await.unwrap();
+    next_millisecond();
+    bench.ask("b").await.unwrap();
+    next_millisecond();
+    let a = bench.repository.ready("a", None).unwrap();
+    a.statistics().record_cache_hit(Duration::ZERO, Duration::ZERO);
+    drop(a);
+    bench.ask("c").await.unwrap();
+    assert_eq!((bench.repository.on_demand("a"), bench.repository.on_demand("b")), (None, Some(name("b"))));
+}
+
+/// For a moment it looked as if it had been unloaded by request, and requests were refused.
+#[test]
+fn on_demand_what_leaves_for_others_can_be_asked_for_at_any_moment() {
+    let bench = Bench::new(300, &["a", "b"], on_demand);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                let entry = bench.repository.entry(&name("a"));
+                if entry.unwanted && !entry.on_demand {
+                    over.store(true, Ordering::SeqCst);
+                    panic!("neither ready nor to be loaded");
+                }
+            }
+        });
+        for _ in 0..200 {
+            if over.load(Ordering::SeqCst) {
+                return;
+            }
+            let _ = block_on(bench.ask("a"));
+            let _ = block_on(bench.ask("b"));
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+}
+
 /// Many ask for many models at once: each is answered by its own, or told that there is no room, and no more is taken
 /// than there may be.
 #[test]

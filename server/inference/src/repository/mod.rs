@@ -10,6 +10,7 @@ mod control;
 mod events;
 mod files;
 mod load;
+mod look;
 mod memory;
 mod overriding;
 mod place;
@@ -25,8 +26,8 @@ mod version_policy;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::SystemTime;
 
@@ -99,6 +100,10 @@ pub struct Repository {
     turns: Turns,
     slots: Slots,
     memory: Arc<Memory>,
+    /// Versions that serve no more and may not have answered all that they took.
+    leaving: Mutex<Vec<Weak<ServedVersion>>>,
+    /// Held by the one who looks for the index.
+    looking: Mutex<()>,
     /// What is being written, as the last look saw it.
     unsettled: Mutex<poll::Unsettled>,
 }
@@ -146,6 +151,8 @@ impl Repository {
             backend,
             published: Arc::default(),
             turns: Turns::default(),
+            leaving: Mutex::default(),
+            looking: Mutex::default(),
             unsettled: Mutex::default(),
         }
     }
@@ -378,6 +385,13 @@ impl Repository {
         let mut ready: Vec<_> = snapshot.models.values().flat_map(ModelEntry::ready).cloned().collect();
         ready.sort_by(|a, b| (a.name(), a.version()).cmp(&(b.name(), b.version())));
         ready
+    }
+
+    /// Every version that may have requests to answer: those that serve, are kept, or leave.
+    pub fn all_at_work(&self) -> Vec<Arc<ServedVersion>> {
+        let leaving: Vec<_> = self.leaving.lock().iter().filter_map(Weak::upgrade).collect();
+        let snapshot = self.published.load();
+        snapshot.models.values().flat_map(ModelEntry::loaded).chain(leaving).collect()
     }
 
     /// The ready versions of `model`, lowest first.

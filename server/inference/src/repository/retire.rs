@@ -15,6 +15,11 @@ impl Repository {
     /// Lets go of `left`, which serve no more. Each is waited for on a thread of its own, so that what it holds is not
     /// given back by a thread that answers requests.
     pub(super) fn retire(&self, left: Vec<Arc<ServedVersion>>) -> Vec<JoinHandle<()>> {
+        {
+            let mut leaving = self.leaving.lock();
+            leaving.retain(|served| served.strong_count() > 0);
+            leaving.extend(left.iter().map(Arc::downgrade));
+        }
         let threads = left.into_iter().filter_map(|served| {
             let (name, version) = (served.name().clone(), served.version());
             if self.is_the_last_of_its_number(&served) {

@@ -14,6 +14,14 @@ use super::snapshot::{ModelEntry, VersionEntry, VersionState};
 use crate::backend::LoadError;
 use crate::version::ServedVersion;
 
+/// A model that can leave to make room.
+struct Leaver {
+    /// In milliseconds since 1970.
+    last_use: u64,
+    name: ModelName,
+    bytes: u64,
+}
+
 impl Repository {
     /// Memory for what `change` loads of `plan`. Where there is not enough, versions of the model that are only kept
     /// leave, and then those that it replaces, before the others are loaded.
@@ -37,25 +45,31 @@ impl Repository {
         if kept > 0 && no_room.is_helped_by(kept) {
             info!(model = %name, "what was kept to be rolled back to makes room for the next (--model-memory-limit)");
             self.let_go_of_kept(name);
-        } else if replaced > 0 && no_room.is_helped_by(kept + replaced) {
+        } else {
+            if !no_room.is_helped_by(kept + replaced) {
+                // All together may be enough where neither is alone.
+                let no_room = match self.room_of_others(name, &parts, no_room) {
+                    Ok(room) => return Ok(room),
+                    Err(no_room) => no_room,
+                };
+                let others = if self.settings.on_demand { self.could_leave(name) } else { Vec::new() };
+                let others: u64 = others.iter().map(|other| other.bytes).sum();
+                if kept + replaced == 0 || !no_room.is_helped_by(kept + replaced + others) {
+                    return Err(no_room.error());
+                }
+            }
             warn!(
                 model = %name,
                 "there is no room for the next beside what serves (--model-memory-limit): swap_policy resource, once"
             );
             self.take_out(name, change, "unloading before the next is loaded (--model-memory-limit)");
-        } else {
-            return self.room_of_others(name, &parts, no_room);
         }
-        self.memory.take(&parts).map_err(NoRoom::error)
+        let room = self.memory.take(&parts);
+        room.or_else(|no_room| self.room_of_others(name, &parts, no_room)).map_err(NoRoom::error)
     }
 
     /// Memory for a load of `name` in `parts`, where models leave again that are loaded on demand.
-    fn room_of_others(
-        &self,
-        name: &ModelName,
-        parts: &[u64],
-        mut no_room: NoRoom,
-    ) -> Result<Room, LoadError> {
+    fn room_of_others(&self, name: &ModelName, parts: &[u64], mut no_room: NoRoom) -> Result<Room, NoRoom> {
         // What is freed another load may be quicker to take, but then that one is loaded.
         while self.settings.on_demand && self.make_room(name, no_room) {
             match self.memory.take(parts) {
@@ -63,21 +77,33 @@ impl Repository {
                 Err(still) => no_room = still,
             }
         }
-        Err(no_room.error())
+        Err(no_room)
+    }
+
+    /// The models that can leave for `name`, those that have had no request for longest first: the next request for one
+    /// loads it again as it is now. That cannot be said of what a request gave, of what was rolled back to, and of what
+    /// goes on since the next has failed.
+    fn could_leave(&self, name: &ModelName) -> Vec<Leaver> {
+        let snapshot = self.published.load();
+        let others = snapshot.models.iter().filter(|(other, entry)| {
+            *other != name && entry.ready().next().is_some() && entry.serves_its_files()
+        });
+        let leaver = |(other, entry): (&ModelName, &ModelEntry)| Leaver {
+            last_use: last_use(entry),
+            name: other.clone(),
+            bytes: bytes(&entry.loaded()),
+        };
+        let mut others: Vec<_> = others.map(leaver).collect();
+        others.sort_by(|a, b| (a.last_use, &a.name).cmp(&(b.last_use, &b.name)));
+        others
     }
 
     /// Unloads models until there is room for a load of `name`: first those that have had no request for longest. None
     /// leaves where all of them would not be enough. Whether any has left.
     fn make_room(&self, name: &ModelName, no_room: NoRoom) -> bool {
-        let mut others: Vec<_> = {
-            let snapshot = self.published.load();
-            let others =
-                snapshot.models.iter().filter(|(other, entry)| *other != name && entry.ready().count() > 0);
-            others.map(|(other, entry)| (last_use(entry), other.clone(), bytes(&entry.loaded()))).collect()
-        };
-        others.sort();
+        let others = self.could_leave(name);
         let (mut freed, mut leave) = (0, 0);
-        for (_, _, bytes) in &others {
+        for Leaver { bytes, .. } in &others {
             if no_room.is_helped_by(freed) {
                 break;
             }
@@ -87,11 +113,10 @@ impl Repository {
             return false;
         }
         let mut threads: Vec<JoinHandle<()>> = Vec::new();
-        for (_, other, _) in &others[..leave] {
+        for Leaver { name: other, .. } in &others[..leave] {
             // One that somebody is at is not waited for: that one may wait for this.
             let Some(_turn) = self.turns.try_take(other) else { continue };
-            threads.extend(self.unload(other, &format!("unloaded to make room for {name}")));
-            self.update(other, |entry| entry.on_demand = true);
+            threads.extend(self.unload_until(other, &format!("unloaded to make room for {name}"), true));
         }
         let any = !threads.is_empty();
         join(threads);
@@ -137,7 +162,7 @@ fn last_use(entry: &ModelEntry) -> u64 {
         VersionState::Ready(served) => {
             let since = known.since.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-            Some(since.max(served.statistics().snapshot().last_inference_ms))
+            Some(since.max(served.statistics().snapshot().last_use_ms))
         }
         _ => None,
     };

@@ -191,6 +191,13 @@ impl ModelEntry {
         loaded
     }
 
+    /// Whether what serves is what was last asked for, from files alone.
+    pub(super) fn serves_its_files(&self) -> bool {
+        let same = |(serving, tried): (&Arc<Plan>, &Arc<Plan>)| Arc::ptr_eq(serving, tried);
+        let plan = self.serving.as_ref().zip(self.tried.as_ref());
+        plan.is_some_and(|both| same(both) && !both.0.is_overridden())
+    }
+
     /// Says of each version that serves why a load has failed.
     pub(super) fn blame(&mut self, reason: &str) {
         for entry in self.versions.values_mut().filter(|entry| matches!(entry.state, VersionState::Ready(_)))
@@ -233,6 +240,11 @@ impl ModelEntry {
     /// True until its configuration is read, which says what versions there are.
     pub(super) fn is_unread(&self) -> bool {
         self.versions.is_empty() && self.problem.is_none() && !self.unwanted
+    }
+
+    /// True while nothing is known of it but its name.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.unwanted && !self.required && self.problem.is_none() && self.versions.is_empty()
     }
 
     /// Only what will not change by itself is told as not found: clients and meshes give up on that.

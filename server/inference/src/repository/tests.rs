@@ -289,6 +289,25 @@ async fn a_version_whose_last_instance_is_gone_is_unavailable_and_says_why() {
     assert_eq!(infer(&repository.ready("sound", None).unwrap()).await, Ok(7));
 }
 
+/// What served was replaced by what answers nothing.
+#[tokio::test]
+async fn nobody_rolls_back_to_a_version_whose_instances_are_gone() {
+    let (directory, _) = with_models(&["dies"]);
+    let (backend, ..) = fake();
+    let settings = Settings { keep_previous: 2, ..settings(directory.path()) };
+    let repository = Repository::new(settings, Arc::new(backend));
+    repository.load_all(None);
+    let first = repository.ready("dies", None).unwrap();
+    let name = first.name().clone();
+    fs::create_dir_all(directory.path().join("dies/2")).unwrap();
+    repository.load_model(&name, None).unwrap();
+    infer(&first).await.unwrap_err(); // a request that it took before
+    first.drain();
+    let error = repository.roll_back(&name).unwrap_err();
+    assert_eq!(error, crate::repository::ControlError::NothingKept { model: name });
+    assert_eq!(repository.ready("dies", None).unwrap().version().get(), 2);
+}
+
 /// Everything was not found, which clients and meshes do not try again.
 #[test]
 fn what_is_not_known_yet_may_be_retried_and_what_is_known_not_to_be_there_may_not() {
