@@ -244,7 +244,7 @@ def test_events_are_lines_as_they_come(start, repository, following):
     told = [everything.line().split() for _ in range(4)]
     # In which order the two are gone is up to the server.
     assert sorted(columns[1:] for columns in told) == [
-        [name, "1", *state] for name in ("adder", "other") for state in (["UNAVAILABLE", "unloaded"], ["UNLOADING"])
+        [name, "1", state, "unloaded"] for name in ("adder", "other") for state in ("UNAVAILABLE", "UNLOADING")
     ]
     assert all(columns[0].endswith("Z") for columns in told)
     code, rest, err = alone.ended()
