@@ -232,7 +232,8 @@ fn has_cpp_compiler() -> bool {
 
 /// The clients' own tests, against the program that users run.
 fn python_clients(workspace: &Workspace) -> Result<Tally> {
-    child::run(&mut workspace.cargo(&["build", "--release", "--package", "volley"]))?;
+    let programs = ["build", "--release", "--package", "volley", "--package", "volley-load"];
+    child::run(&mut workspace.cargo(&programs))?;
     let out = workspace.target.join("test");
     let (models, report) = (out.join("models"), out.join("pytest.xml"));
     fs::create_dir_all(&out)?;
@@ -246,6 +247,10 @@ fn python_clients(workspace: &Workspace) -> Result<Tally> {
     pytest.arg(format!("--junitxml={}", report.display()));
     pytest.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
     pytest.env("VOLLEY_BIN", workspace.release("volley")).env("VOLLEY_TEST_MODELS", &models);
+    pytest.env("VOLLEY_LOAD_BIN", workspace.release("volley-load"));
+    if std::env::var_os("VOLLEY_SATURATION_SECONDS").is_none() {
+        pytest.env("VOLLEY_SATURATION_SECONDS", "300"); // those who run one test by hand have five
+    }
     let status = child::stream(&mut pytest, |_| {})?;
     let counts = fs::read_to_string(&report).context("pytest wrote no report")?;
     let mut tally = Tally::from_junit(&counts).context("pytest's report has no counts")?;
