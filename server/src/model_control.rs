@@ -6,7 +6,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use inference::repository::{ControlError, Override};
 use model::{InferError, ModelName, ModelVersion};
-use proto::v2::RepositoryIndexResponse;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -113,12 +112,11 @@ impl ModelControl {
 }
 
 impl App {
-    /// Every model and version with its state, and the models that the repositories hold and nobody has asked for; with
-    /// `ready`, only what answers.
+    /// Has the index name the models that the repositories hold now; not for one that names only what is `ready`.
     ///
     /// # Errors
     /// When the server stops.
-    pub async fn current_index(self: &Arc<Self>, ready: bool) -> Result<RepositoryIndexResponse, InferError> {
+    pub async fn look_for_index(self: &Arc<Self>, ready: bool) -> Result<(), InferError> {
         if !ready && !self.control.follows_repositories() && self.readiness.stage() == Stage::Serving {
             let came = Instant::now();
             let mut looked = self.control.looked.lock().await;
@@ -129,7 +127,7 @@ impl App {
                 blocking::run("looking through the repositories", move || app.repository.look()).await?;
             }
         }
-        Ok(self.repository_index(ready))
+        Ok(())
     }
 
     /// Loads `model`, or what `parameters` give in its place; returns when it serves. `held` is let go of then.

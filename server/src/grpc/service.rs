@@ -102,11 +102,11 @@ impl GrpcInferenceService for Service {
     ) -> Answered<RepositoryIndexResponse> {
         let call = Call::about("RepositoryIndex", &request, "");
         let request = request.into_inner();
-        let index = match refuse_repository_name(&request.repository_name) {
-            Ok(()) => self.app.current_index(request.ready).await,
+        let looked = match refuse_repository_name(&request.repository_name) {
+            Ok(()) => self.app.look_for_index(request.ready).await,
             Err(error) => Err(error),
         };
-        call.answer(index)
+        call.answer(looked.map(|()| self.app.repository_index(request.ready)))
     }
 
     /// Never called: `inference_service.rs` calls [`Service::infer`].

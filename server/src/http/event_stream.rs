@@ -1,6 +1,7 @@
 //! `GET /v2/repository/events`: what happens to versions, as server-sent events.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
@@ -47,12 +48,14 @@ pub(super) fn follow(app: &App, exchange: &Exchange) -> Result<Answer, InferErro
     let events = app.repository.events();
     let after = first_after(asked.after, events.count());
     let (before, coming) = events.follow(after);
+    let missed = missed(after, before.first().map(|event| event.id));
     let following = Following {
         after,
         before: before.into_iter(),
         coming,
         model: asked.model,
         readiness: app.readiness.watch(),
+        missed,
         opened: false,
     };
     let mut answer = answer::stream(Box::pin(frames(following)), "text/event-stream");
@@ -69,6 +72,12 @@ fn first_after(asked: Option<u64>, count: u64) -> u64 {
         Some(seen) if seen > count => 0,
         Some(seen) => seen,
     }
+}
+
+/// Events after `after` that are not kept any more when the `first` that is has this number. Who begins with what is kept
+/// misses nothing.
+fn missed(after: u64, first: Option<u64>) -> u64 {
+    first.filter(|_| after > 0).map_or(0, |first| first.saturating_sub(after + 1))
 }
 
 /// What a client wants to see.
@@ -120,6 +129,8 @@ struct Following {
     /// After which event it begins, so that a client that has seen none can come back, too.
     after: u64,
     before: std::vec::IntoIter<Arc<Event>>,
+    /// Events between the two that are not kept any more.
+    missed: u64,
     coming: Receiver<Arc<Event>>,
     model: Option<String>,
     readiness: watch::Receiver<Stage>,
@@ -140,6 +151,12 @@ fn frames(following: Following) -> impl Stream<Item = Result<Bytes, Infallible>>
 impl Following {
     /// The next frame; `None` when the server stops.
     async fn next(&mut self) -> Option<Bytes> {
+        let missed = std::mem::take(&mut self.missed);
+        if missed > 0 {
+            return Some(lagged(missed));
+        }
+        // Events that this client does not want to see tell it nothing.
+        let mut heartbeat = pin!(tokio::time::sleep(HEARTBEAT));
         loop {
             let model = self.model.as_deref();
             let wants = |event: &Event| model.is_none_or(|model| model == event.model.as_str());
@@ -156,7 +173,7 @@ impl Following {
                     Err(RecvError::Closed) => return None,
                 },
                 _ = stopping => return None,
-                () = tokio::time::sleep(HEARTBEAT) => return Some(Bytes::from_static(b":\n\n")),
+                () = heartbeat.as_mut() => return Some(Bytes::from_static(b":\n\n")),
             }
         }
     }
@@ -185,6 +202,7 @@ mod tests {
     use model::{ModelName, ModelVersion};
 
     use super::*;
+    use crate::readiness::Readiness;
 
     #[test]
     fn a_query_names_a_model_and_an_event() {
@@ -204,17 +222,68 @@ mod tests {
         assert_eq!(first_after(Some(6), 5), 0);
     }
 
-    #[test]
-    fn an_event_is_one_frame_whatever_its_reason_says() {
-        let event = Event {
+    /// A client that was away for long was not told that it had missed any.
+    #[tokio::test]
+    async fn who_comes_back_too_late_is_told_how_many_events_are_gone() {
+        assert_eq!(
+            [missed(0, Some(9)), missed(3, None), missed(3, Some(4)), missed(3, Some(9))],
+            [0, 0, 0, 5]
+        );
+        let readiness = Readiness::default();
+        let mut following = following(None, tokio::sync::broadcast::channel(1).1, &readiness);
+        (following.before, following.missed) = (vec![Arc::new(event("m"))].into_iter(), 5);
+        assert!(following.next().await.unwrap().starts_with(b"event: missed\ndata: {\"missed\":5}"));
+        assert!(following.next().await.unwrap().starts_with(b"id: 3\n"));
+    }
+
+    /// Each event of another model put the next line off, so that proxies gave the connection up.
+    #[tokio::test(start_paused = true)]
+    async fn events_of_other_models_do_not_put_off_what_keeps_the_connection() {
+        let (sender, coming) = tokio::sync::broadcast::channel(4);
+        let readiness = Readiness::default();
+        let mut following = following(Some("mine"), coming, &readiness);
+        let others = async {
+            loop {
+                tokio::time::sleep(HEARTBEAT / 3).await;
+                sender.send(Arc::new(event("other"))).unwrap();
+            }
+        };
+        let began = tokio::time::Instant::now();
+        let next = tokio::select! {
+            next = following.next() => next,
+            () = others => unreachable!("it goes on for ever"),
+            () = tokio::time::sleep(2 * HEARTBEAT) => None,
+        };
+        assert_eq!(next.expect("a heartbeat"), ":\n\n");
+        assert_eq!(began.elapsed().as_secs(), HEARTBEAT.as_secs());
+    }
+
+    fn following(model: Option<&str>, coming: Receiver<Arc<Event>>, readiness: &Readiness) -> Following {
+        Following {
+            after: 0,
+            before: Vec::new().into_iter(),
+            coming,
+            model: model.map(str::to_owned),
+            readiness: readiness.watch(),
+            missed: 0,
+            opened: true,
+        }
+    }
+
+    fn event(model: &str) -> Event {
+        Event {
             id: 3,
             time: SystemTime::UNIX_EPOCH,
-            model: ModelName::parse("m").unwrap(),
+            model: ModelName::parse(model).unwrap(),
             version: ModelVersion::new(2),
             state: State::Unavailable,
             reason: "two\nlines".to_owned(),
-        };
-        let text = String::from_utf8(frame(&event).to_vec()).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_frame_whatever_its_reason_says() {
+        let text = String::from_utf8(frame(&event("m")).to_vec()).unwrap();
         let data = r#"{"id":3,"time":"1970-01-01T00:00:00Z","model":"m","version":"2","state":"UNAVAILABLE","reason":"two\nlines"}"#;
         assert_eq!(text, format!("id: 3\nevent: version\ndata: {data}\n\n"));
     }

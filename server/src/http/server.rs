@@ -14,7 +14,6 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use model::{InferError, Parameter, Parameters};
-use proto::v2::RepositoryIndexResponse;
 use serde_json::Value;
 use tracing::error;
 
@@ -213,7 +212,8 @@ impl HttpService {
             Question::Index => {
                 refuse_repository_name(matched.repository.unwrap_or_default())?;
                 let ready = wants_ready(&self.json_body(exchange).await?)?;
-                Ok(answer::json(&index(app.current_index(ready).await?)))
+                app.look_for_index(ready).await?;
+                Ok(answer::json(&index(app, ready)))
             }
             Question::Events => event_stream::follow(app, exchange),
             Question::Load | Question::Unload | Question::RollBack => {
@@ -289,8 +289,8 @@ fn ready_status(ready: bool) -> StatusCode {
 }
 
 /// Triton leaves out what is empty.
-fn index(index: RepositoryIndexResponse) -> Value {
-    let models = index.models.into_iter().map(|model| {
+fn index(app: &App, ready: bool) -> Value {
+    let models = app.repository_index(ready).models.into_iter().map(|model| {
         let fields = [
             ("name", model.name),
             ("version", model.version),
