@@ -176,7 +176,7 @@ impl App {
         let usual = last.map_or(USUAL_LOAD, |load| load.usual);
         let load = Load { began: Instant::now(), ended, usual };
         let (app, asked) = (Arc::clone(self), name.clone());
-        self.control.start(move || {
+        self.control.start_on_demand(move || {
             let began = Instant::now();
             let loaded = app.repository.load_on_demand(&asked).map_err(LoadFailed::from);
             if loaded.is_ok()

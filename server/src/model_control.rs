@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use inference::repository::{ControlError, Override};
 use model::{InferError, ModelName, ModelVersion};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -17,11 +17,15 @@ use crate::readiness::Stage;
 /// Requests that may wait for models to be loaded or unloaded; each has a thread of its own.
 const MOST_AT_ONCE: usize = 64;
 
+/// Models that may wait to be loaded on demand, however many requests wait for each; each has a thread of its own.
+const MOST_ON_DEMAND: usize = 512;
+
 /// Who may control models, and how many at a time.
 #[derive(Debug)]
 pub struct ModelControl {
     mode: ControlMode,
     places: Arc<Semaphore>,
+    places_on_demand: Arc<Semaphore>,
     /// When somebody last began to look what the repositories hold.
     looked: tokio::sync::Mutex<Option<Instant>>,
     /// Nobody waits for a load any more: the server ends.
@@ -43,6 +47,7 @@ impl ModelControl {
         ModelControl {
             mode,
             places: Arc::new(Semaphore::new(MOST_AT_ONCE)),
+            places_on_demand: Arc::new(Semaphore::new(MOST_ON_DEMAND)),
             looked: tokio::sync::Mutex::default(),
             given_up: CancellationToken::new(),
         }
@@ -93,22 +98,38 @@ impl ModelControl {
     }
 
     /// Does `work`, which takes long, on a thread of its own, then, once the next may begin, what it returned.
-    pub(crate) fn start<Told: FnOnce()>(
+    fn start<Told: FnOnce()>(&self, work: impl FnOnce() -> Told + Send + 'static) -> Result<(), InferError> {
+        let full = |_| InferError::NotAllowed {
+            what: format!("{MOST_AT_ONCE} requests to load or unload models wait already; retry later"),
+        };
+        start_in(Arc::clone(&self.places).try_acquire_owned().map_err(full)?, work)
+    }
+
+    /// Loads a model on demand by `work`, as the others: such loads have places of their own, so that no crowd of
+    /// requests keeps an operator from unloading.
+    pub(crate) fn start_on_demand<Told: FnOnce()>(
         &self,
         work: impl FnOnce() -> Told + Send + 'static,
     ) -> Result<(), InferError> {
         let full = |_| InferError::NotAllowed {
-            what: format!("{MOST_AT_ONCE} requests to load or unload models wait already; retry later"),
+            what: format!("{MOST_ON_DEMAND} models are to be loaded on demand already; retry later"),
         };
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(full)?;
-        let run = move || {
-            let tell = work();
-            drop(place);
-            tell();
-        };
-        let started = std::thread::Builder::new().name("model_control".to_owned()).spawn(run);
-        started.map(drop).map_err(|_| InferError::ServerFault { what: "starting a thread" })
+        start_in(Arc::clone(&self.places_on_demand).try_acquire_owned().map_err(full)?, work)
     }
+}
+
+/// Does `work` on a thread of its own, gives up `place`, and does what it returned.
+fn start_in<Told: FnOnce()>(
+    place: OwnedSemaphorePermit,
+    work: impl FnOnce() -> Told + Send + 'static,
+) -> Result<(), InferError> {
+    let run = move || {
+        let tell = work();
+        drop(place);
+        tell();
+    };
+    let started = std::thread::Builder::new().name("model_control".to_owned()).spawn(run);
+    started.map(drop).map_err(|_| InferError::ServerFault { what: "starting a thread" })
 }
 
 impl App {

@@ -24,6 +24,7 @@ mod turns;
 mod version_policy;
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -137,6 +138,23 @@ impl Published {
             entry.forget_the_oldest();
         });
         self.events.tell(now, name, Some(version), state.shown(), reason.to_owned());
+    }
+
+    /// Says that `version` is gone, unless another of its number is being loaded by now.
+    fn note_gone(&self, name: &ModelName, version: ModelVersion) {
+        let (now, gone) = (SystemTime::now(), Cell::new(false));
+        self.update(name, |entry| {
+            let state = entry.versions.get(&version).map(|entry| &entry.state);
+            gone.set(matches!(state, Some(VersionState::Draining)));
+            if gone.get() {
+                let unloaded = VersionEntry::new(VersionState::Unloaded, now, UNLOADED.to_owned());
+                entry.versions.insert(version, unloaded);
+                entry.forget_the_oldest();
+            }
+        });
+        if gone.get() {
+            self.events.tell(now, name, Some(version), State::Unavailable, UNLOADED.to_owned());
+        }
     }
 }
 
@@ -454,6 +472,9 @@ fn why_not_found(errors: &[ScanError]) -> String {
     let unread = unread.fold(String::new(), |text, error| format!("{text}; {error}"));
     format!("no repository has a directory of that name{unread}")
 }
+
+/// Why a version that left does not answer, in Triton's word.
+const UNLOADED: &str = "unloaded";
 
 /// In front of why a load failed where versions go on serving.
 const STILL_SERVES: &str = "the last load failed, and what served goes on: ";

@@ -61,10 +61,5 @@ fn leave(served: Arc<ServedVersion>, published: &Published, backend: &dyn Backen
     backend.give_memory_back();
     drop(share);
     info!(model = %name, %version, took = ?began.elapsed(), "unloaded");
-    let entry = published.load().models.get(&name).cloned().unwrap_or_default();
-    if let Some(entry) = entry.versions.get(&version)
-        && matches!(entry.state, VersionState::Draining)
-    {
-        published.note(&name, version, &VersionState::Unloaded, "unloaded");
-    }
+    published.note_gone(&name, version);
 }
