@@ -26,7 +26,8 @@ pub(super) fn usual_length(datatype: DataType, data: &[u8]) -> usize {
         DataType::Uint16 | DataType::Int16 => elements(2) * 6,
         DataType::Fp16 | DataType::Bf16 => elements(2) * 9,
         DataType::Uint32 | DataType::Int32 => elements(4) * 8,
-        DataType::Fp32 => elements(4) * 13,
+        // And the room in which the last of them are written.
+        DataType::Fp32 => elements(4) * 13 + elements(4).min(FP32_AT_ONCE) * (fp32::PLACE - 13),
         DataType::Uint64 | DataType::Int64 => elements(8) * 12,
         DataType::Fp64 => elements(8) * 21,
         DataType::Bytes => data.len() + data.len() / 8,
@@ -102,13 +103,15 @@ fn integer(json: &mut Vec<u8>, value: impl itoa::Integer) {
     json.push(b',');
 }
 
+/// FP32 for which room is made at once.
+const FP32_AT_ONCE: usize = 64;
+
 /// Appends each element and a comma. The texts of a few are written into room made for all of them at once.
 fn write_fp32(json: &mut Vec<u8>, data: &[u8]) {
-    const AT_ONCE: usize = 64;
     let (elements, _) = data.as_chunks();
-    for elements in elements.chunks(AT_ONCE) {
+    for elements in elements.chunks(FP32_AT_ONCE) {
         let start = json.len();
-        json.resize(start + AT_ONCE * fp32::PLACE, 0);
+        json.resize(start + elements.len() * fp32::PLACE, 0);
         let mut at = start;
         for element in elements {
             at += write_one(&mut json[at..], f32::from_le_bytes(*element));
