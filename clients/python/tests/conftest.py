@@ -38,8 +38,8 @@ def server(test_models):
 def start(request):
     """Starts servers of a test's own; those it leaves running are stopped."""
 
-    def start(*repositories, options=(), environment=None):
-        server = Server(*repositories, options=options, environment=environment)
+    def start(*repositories, **how):
+        server = Server(*repositories, **how)
         request.addfinalizer(lambda: server.process.poll() is None and server.stop())
         return server
 

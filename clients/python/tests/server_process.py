@@ -24,10 +24,11 @@ def announced(line):
 
 
 class Server:
-    """The real binary over some model repositories, with the options given, and with more in its environment."""
+    """The real binary over some model repositories, with the options given, with more in its environment, and run by
+    the program `under`, if one is given."""
 
-    def __init__(self, *repositories, options=(), environment=None):
-        command = [BINARY, "--http-address=127.0.0.1", "--grpc-address=127.0.0.1"]
+    def __init__(self, *repositories, options=(), environment=None, under=()):
+        command = [*under, BINARY, "--http-address=127.0.0.1", "--grpc-address=127.0.0.1"]
         command += [f"--{name}-port=0" for name in LISTENERS]
         command += [f"--model-repository={path}" for path in repositories]
         self.process = subprocess.Popen(

@@ -1,10 +1,14 @@
 """`model_warmup`: what runs on each instance before a version is ready, and what keeps it from being so."""
 
+import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
 import pytest
+from controlled import Repository, control, index, slow_adder
+from event_stream import EventStream
 from metrics import Metrics
 from onnx import TensorProto, helper
 
@@ -162,3 +166,29 @@ def test_ragged_and_padded_models_are_warmed_up_as_requests_run(start, test_mode
     server = started(start, copy(test_models / "sound" / model, tmp_path, more), ["--log-verbose=1"])
     assert server.get(f"/v2/models/{model}/ready").status_code == 200, server.text()
     assert lines(server, "warmed up") and all("requests=2" in line for line in lines(server, "warmed up"))
+
+
+def test_how_far_a_long_warm_up_has_come_is_told(start, tmp_path):
+    repository = Repository(tmp_path)
+    rounds = np.array([1000], np.float32).tobytes()
+    samples = sample('input_data_file: "rounds"', batch_size=1, more="count: 8", dims="1")
+    config = "max_batch_size: 1\ninstance_group { count: 1 }\n" + samples
+    repository.put_model("slow", {1: slow_adder(1.0, name="slow")}, config, {"warmup/rounds": rounds})
+    server = start(repository.path, options=("--model-control-mode=explicit",)).wait_until_ready()
+    with EventStream(server) as events, ThreadPoolExecutor() as threads:
+        loading = threads.submit(control, server, "slow", "load")
+        seen = set()
+
+        def ended():
+            seen.add(index(server, "slow").get("1"))
+            return loading.done()
+
+        server.wait_until(ended, "the load")
+        assert loading.result().status_code == 200
+        events.wait_for("slow", "1", "READY")
+        told = [event["reason"] for event in events.events if event["state"] == "LOADING"]
+    reasons = [reason for state, reason in filter(None, seen) if state == "LOADING"]
+    assert any(re.fullmatch(r"warming up: [1-7] of 8 runs \(\d+ %\)", reason) for reason in reasons), seen
+    assert told[0] == "" and told[1].startswith("warming up: "), told
+    assert lines(server, 'doing="warming up: ')
+    assert index(server, "slow")["1"] == ("READY", "")

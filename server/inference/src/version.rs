@@ -34,7 +34,7 @@ use crate::ragged::Ragged;
 use crate::rate_limiter::Contenders;
 use crate::remote::LocalCopy;
 use crate::reply::{AnswerOrder, Reply};
-use crate::repository::Share;
+use crate::repository::{Share, Step};
 use crate::request_check::{Checked, CheckedOutput, RequestCheck};
 use crate::scheduler::Scheduler;
 use crate::statistics::{Failure, Statistics};
@@ -153,7 +153,7 @@ pub(crate) struct Known {
 
 impl ServedVersion {
     /// Warms the instances up and starts them.
-    pub(crate) fn start(parts: Parts) -> Result<ServedVersion, LoadError> {
+    pub(crate) fn start(parts: Parts, tell: &dyn Fn(Step)) -> Result<ServedVersion, LoadError> {
         let Parts { name, version, config, model, labels, batching, padding, instances, contenders, .. } =
             parts;
         let check = RequestCheck::new(&name, &config, model.signature(), labels, padding);
@@ -183,7 +183,7 @@ impl ServedVersion {
             max_batch_size: batching.policy.max_batch_size,
             statistics: parts.known.statistics,
         });
-        let warmed_up_in = parts.warmup.run(&engine)?;
+        let warmed_up_in = parts.warmup.run(&engine, tell)?;
         let served = ServedVersion {
             engine: Arc::clone(&engine),
             config,

@@ -18,7 +18,7 @@ use crate::backend::LoadError;
 use crate::config::{self, REQUIRE_FINITE, Sample, SampleInput};
 use crate::engine::Engine;
 use crate::execution::{Executed, Work};
-use crate::repository::panic_words;
+use crate::repository::{Step, panic_words};
 
 /// What a version runs before it takes requests; nothing by default.
 #[derive(Debug, Default)]
@@ -66,11 +66,11 @@ impl Warmup {
     }
 
     /// Runs each sample on each instance of `engine`, one after the other; how long that took, if there was anything
-    /// to run. Every sample has been checked before the first one runs.
+    /// to run. Every sample has been checked before the first one runs. `tell` is told after each run.
     ///
     /// # Errors
     /// When a sample does not fit the model, or its run fails or panics.
-    pub(crate) fn run(&self, engine: &Engine) -> Result<Option<Duration>, LoadError> {
+    pub(crate) fn run(&self, engine: &Engine, tell: &dyn Fn(Step)) -> Result<Option<Duration>, LoadError> {
         if self.samples.is_empty() {
             return Ok(None);
         }
@@ -80,9 +80,16 @@ impl Warmup {
             .iter()
             .map(|prepared| prepared.works(engine).map_err(|reason| failed(&prepared.sample, reason)));
         let batches = batches.collect::<Result<Vec<_>, _>>()?;
+        let runs = self.samples.iter().map(|prepared| u64::from(prepared.sample.count)).sum::<u64>();
+        let total = runs * engine.workers.len() as u64;
+        let mut done = 0;
+        let mut ran = || {
+            done += 1;
+            tell(Step::WarmingUp { done, total });
+        };
         for index in 0..engine.workers.len() {
             for (PreparedSample { sample, .. }, works) in self.samples.iter().zip(&batches) {
-                self.run_sample(engine, index, sample, works)
+                self.run_sample(engine, index, sample, works, &mut ran)
                     .map_err(|reason| failed(sample, format!("{reason} (on instance {index})")))?;
             }
         }
@@ -95,6 +102,7 @@ impl Warmup {
         instance: usize,
         sample: &Sample,
         works: &[Work],
+        ran: &mut dyn FnMut(),
     ) -> Result<(), String> {
         let started = Instant::now();
         let mut worker = engine.workers[instance].lock();
@@ -105,6 +113,7 @@ impl Warmup {
             if self.require_finite {
                 outputs_are_finite(engine, works, &executed)?;
             }
+            ran();
         }
         debug!(
             model = %engine.name,

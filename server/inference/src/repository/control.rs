@@ -93,6 +93,12 @@ const LOADED_AGAIN: &str = "loaded again, since the next failed";
 /// A version that was loaded, or why it was not.
 type Loaded = (ModelVersion, Result<Arc<ServedVersion>, LoadError>);
 
+/// Nobody can tell which of the `places` is meant.
+fn appears_twice(places: &[Place]) -> String {
+    let repositories = places.iter().map(Place::repository).collect::<Vec<_>>().join(", ");
+    format!("model appears in two or more repositories: {repositories}; take it out of all but one")
+}
+
 impl Repository {
     /// Loads `name`, or what `overriding` gives instead of its files, so that it serves what they say now. Nothing is
     /// done when nothing has changed. Blocks until it is: not for async code.
@@ -201,7 +207,7 @@ impl Repository {
         };
         let source = match (overriding, places) {
             (Some(given), _) if given.files.is_some() => load::Source::given(given, None),
-            (_, [_, _, ..]) => return fail("model appears in two or more repositories".to_owned()),
+            (_, [_, _, ..]) => return fail(appears_twice(places)),
             (Some(given), places) => load::Source::given(given, places.first()),
             (None, places) => places.first().cloned().map(load::Source::in_repository),
         };
@@ -351,7 +357,8 @@ impl Repository {
             let share = room.share(index);
             let load = || {
                 self.bring(plan.name(), plan, version)?;
-                plan.load(version, &*self.backend, &self.settings, Arc::clone(&share))
+                let tell = self.teller(plan.name(), version);
+                plan.load(version, &*self.backend, &self.settings, Arc::clone(&share), &tell)
             };
             let loaded = unless_it_panics(load).map(Arc::new);
             if loaded.is_ok() {

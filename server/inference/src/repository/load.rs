@@ -15,6 +15,7 @@ use tracing::warn;
 use super::change::Likeness;
 use super::files::Files;
 use super::place::{Here, Place};
+use super::progress::Step;
 use super::{Override, Settings, Share, version_policy};
 use crate::backend::{Backend, LoadError, LoadedModel, ModelSource};
 use crate::batcher::{BatchPolicy, QueuePolicy};
@@ -289,13 +290,14 @@ impl Plan {
     }
 
     /// Loads `version` and starts its instances. Its part of the memory of all models is `share`, which is corrected
-    /// by what it took.
+    /// by what it took. `tell` is told what it does.
     pub(super) fn load(
         &self,
         version: ModelVersion,
         backend: &dyn Backend,
         settings: &Settings,
         share: Arc<Share>,
+        tell: &dyn Fn(Step),
     ) -> Result<ServedVersion, LoadError> {
         let began = Instant::now();
         let contenders = self.contenders(settings)?;
@@ -309,13 +311,14 @@ impl Plan {
             instances: self.placement.instances,
             threads_per_instance: self.placement.threads_per_instance,
         };
+        tell(Step::Opening { bytes: self.size(version) });
         let model = backend.load(&source)?;
         if let Some(bytes) = model.memory() {
             // What another gave back meanwhile must not make it look small.
             share.correct(bytes.max(self.size(version) / 2));
         }
         let opened = Opened { version, model, share, contenders, began, known: Known::default() };
-        let served = self.start(opened, settings)?;
+        let served = self.start(opened, settings, tell)?;
         self.expect_unchanged(version)?;
         Ok(served)
     }
@@ -334,11 +337,16 @@ impl Plan {
             began: Instant::now(),
             known: before.known(),
         };
-        self.start(opened, settings)
+        self.start(opened, settings, &|_| {})
     }
 
     /// Starts the instances of a version.
-    fn start(&self, opened: Opened, settings: &Settings) -> Result<ServedVersion, LoadError> {
+    fn start(
+        &self,
+        opened: Opened,
+        settings: &Settings,
+        tell: &dyn Fn(Step),
+    ) -> Result<ServedVersion, LoadError> {
         let Opened { version, model, share, contenders, began, known } = opened;
         let Here { directory, copy: files } = self.here(version)?;
         let mut config = self.config.clone();
@@ -368,7 +376,7 @@ impl Plan {
             memory: share,
             known,
         };
-        ServedVersion::start(parts)
+        ServedVersion::start(parts, tell)
     }
 
     /// What was read of a file while it was written is neither what it was nor what it becomes.

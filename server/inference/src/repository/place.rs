@@ -1,5 +1,6 @@
 //! Where a model's files are: in a directory, or elsewhere and brought here when they are needed.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -157,6 +158,14 @@ impl Place {
             }
         };
         Ok(Some(named.into_keys().filter(|name| !files.has(Path::new(name))).collect()))
+    }
+
+    /// The repository that it is in, for people.
+    pub(super) fn repository(&self) -> Cow<'_, str> {
+        match self {
+            Place::Directory(path) => path.parent().unwrap_or(path).to_string_lossy(),
+            Place::Remote { model, .. } => Cow::Borrowed(model.repository()),
+        }
     }
 
     /// The URL of the repository that it is in, where it is elsewhere.

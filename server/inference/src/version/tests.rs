@@ -118,7 +118,12 @@ fn serve(dynamic_batching: &str) -> Bench {
         memory: Share::of_plenty(),
         known: Known::default(),
     };
-    Bench { version: Arc::new(ServedVersion::start(parts).unwrap()), began: has_begun, go, terminated }
+    Bench {
+        version: Arc::new(ServedVersion::start(parts, &|_| {}).unwrap()),
+        began: has_begun,
+        go,
+        terminated,
+    }
 }
 
 type Asked = tokio::task::JoinHandle<Result<InferResponse, InferError>>;
