@@ -11,6 +11,7 @@ import time
 import pytest
 from controlled import Repository, adder, answer, ask, control, index, k_of, large_adder, load
 from event_stream import EventStream
+from metrics import Metrics
 from object_storage import Bucket, Moto, manifest
 from server_process import BINARY
 
@@ -293,6 +294,25 @@ def test_how_far_a_version_has_come_is_in_the_index_the_log_and_the_events(serve
     assert answer(server) == (2, "2") and "bringing its files" in server.text()
 
 
+def test_what_is_being_brought_keeps_nobody_else_from_loading(serve, bucket, moto, tmp_path):
+    bucket.put_model("adder", {1: adder(1)})
+    local = Repository(tmp_path / "local")
+    local.put_model("beside", {5: adder(5)})
+    server = serve(*EXPLICIT, "--model-load-thread-count=1", repositories=[local.path])
+    go_on = threading.Event()
+    moto.meanwhile = lambda method, path: path.endswith("model.onnx") and go_on.wait(60)
+    loading = threading.Thread(target=load, args=(server,))
+    loading.start()
+    try:
+        server.wait_until(lambda: index(server).get("1", ("",))[0] == "LOADING", "its being brought")
+        load(server, "beside")
+        assert answer(server, "beside") == (5, "5") and index(server)["1"][0] == "LOADING"
+    finally:
+        go_on.set()
+        loading.join()
+    assert answer(server) == (1, "1")
+
+
 def test_a_file_that_is_replaced_while_it_is_brought_is_no_mixture(serve, bucket, moto):
     bucket.put_model("adder", {1: adder(1)})
     server = serve(*POLL)
@@ -334,13 +354,19 @@ def test_a_service_that_is_lost_takes_nothing_down_and_directories_are_followed(
     local.put_model("beside", {1: adder(5)})
     options = (*POLL, f"--repository-cache-dir={tmp_path / 'cache'}")
     server = start(bucket.url, local.path, options=options, environment=bucket.environment).wait_until_ready()
+    assert away(server) == 0
     moto.stop()
     wait_for_reason(server, "cannot be reached")
-    assert answer(server) == (1, "1") and is_ready(server)
+    assert answer(server) == (1, "1") and is_ready(server) and away(server) == 1
     # While nobody answers, what is local is followed.
     local.put("beside", 2, adder(6))
     wait_for(server, 6, "beside")
     assert index(server)["1"][0] == "READY"
+
+
+def away(server):
+    """How many repositories are away, as metrics have it."""
+    return Metrics(server).value("volley_repositories_away")
 
 
 def test_a_request_to_load_says_that_nobody_answers(start, moto, tmp_path):
@@ -521,3 +547,65 @@ def test_check_reads_object_storage(bucket, tmp_path):
         [BINARY, "check", bucket.url], capture_output=True, text=True, timeout=60, env=environment
     )
     assert checked.returncode == 0 and "ok     adder 1" in checked.stdout, checked
+
+
+@pytest.mark.parametrize("mode", ["none", "explicit", "poll"])
+def test_a_version_that_is_being_put_there_keeps_no_server_from_starting(serve, bucket, mode):
+    bucket.put_model("adder", {1: adder(1)})
+    bucket.put("adder/2/SHA256SUMS", manifest({"model.onnx": adder(2), "w.bin": b"w"}))
+    bucket.put("adder/2/model.onnx", adder(2))
+    options = {"none": (), "explicit": (*EXPLICIT, "--load-model=*"), "poll": POLL}[mode]
+    server = serve(*options)
+    assert answer(server) == (1, "1")
+    assert "passing over a version" in server.text() and "2/model.onnx" not in bucket.fetched()
+    bucket.put("adder/2/w.bin", b"w")
+    if mode == "poll":
+        wait_for(server, 2)
+    if mode == "explicit":
+        load(server)
+        assert answer(server) == (2, "2")
+
+
+def test_a_model_on_demand_answers_while_a_version_is_being_put_there(serve, bucket):
+    bucket.put_model("adder", {1: adder(1)})
+    bucket.put("adder/2/SHA256SUMS", manifest({"model.onnx": adder(2)}))
+    server = serve("--load-on-demand=wait")
+    assert answer(server) == (1, "1")
+
+
+def test_what_serves_goes_on_when_an_unfinished_version_is_asked_for_and_the_request_says_so(serve, bucket):
+    bucket.put_model("adder", {1: adder(1)})
+    server = serve(*EXPLICIT, "--load-model=*")
+    bucket.put("adder/2/SHA256SUMS", manifest({"model.onnx": adder(2)}))
+    response = control(server, "adder", "load")
+    assert response.status_code == 400 and '"model.onnx", which it names, is not there' in response.json()["error"]
+    assert answer(server) == (1, "1")
+
+
+def test_a_manifest_beside_the_versions_is_nobodys(serve, bucket):
+    bucket.put_model("adder", {1: adder(1), 2: adder(2)})
+    sums = {"1/model.onnx": adder(1), "2/model.onnx": adder(2), "config.pbtxt": b""}
+    bucket.put("adder/SHA256SUMS", manifest(sums))
+    assert answer(serve()) == (2, "2")
+
+
+def test_a_configuration_that_is_too_large_is_not_brought(serve, bucket):
+    bucket.put_model("adder", {1: adder(1)})
+    server = serve(*POLL)
+    bucket.put("adder/config.pbtxt", b"#" * (17 << 20))
+    wait_for_reason(server, "has at most 16777216")
+    assert "adder/config.pbtxt" not in bucket.fetched() and answer(server) == (1, "1")
+
+
+def test_a_cache_removes_nothing_that_is_not_its_own(bucket, tmp_path):
+    bucket.put_model("adder", {1: adder(1)})
+    theirs = tmp_path / "theirs/kept"
+    theirs.mkdir(parents=True)
+    (theirs / "file").write_text("mine")
+    (tmp_path / "volley/models").mkdir(parents=True)
+    (tmp_path / "volley/models/incoming").symlink_to(tmp_path / "theirs")
+    environment = {**os.environ, **bucket.environment, "TMPDIR": str(tmp_path), "HOME": "", "XDG_CACHE_HOME": ""}
+    command = [BINARY, "--http-port=0", "--grpc-port=0", "--metrics-port=0", f"--model-repository={bucket.url}"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (theirs / "file").read_text() == "mine"
+    assert ended.returncode == 1 and "--repository-cache-dir" in ended.stderr and "incoming" in ended.stderr

@@ -9,7 +9,7 @@ use super::metrics::{counter_value, gauge_value, label, message};
 use crate::app::App;
 
 /// Name, kind, labels and meaning of each family.
-pub(super) const FAMILIES: [(&str, &str, &str, &str); 6] = [
+pub(super) const FAMILIES: [(&str, &str, &str, &str); 7] = [
     (
         "volley_model_version_state",
         "gauge",
@@ -41,6 +41,12 @@ pub(super) const FAMILIES: [(&str, &str, &str, &str); 6] = [
         "",
         "Memory that all models may take (`--model-memory-limit`)",
     ),
+    (
+        "volley_repositories_away",
+        "gauge",
+        "",
+        "Model repositories that could not be looked through when that was last tried: at the start, and in mode `poll`",
+    ),
 ];
 
 /// The metrics of the repository.
@@ -49,26 +55,28 @@ pub(super) fn families(app: &App) -> Vec<MetricFamily> {
     let mut events = Metric::default();
     events.set_counter(counter_value(app.repository.events().count()));
     let memory = app.repository.memory_by_version().into_iter().map(|(model, version, bytes)| {
-        let mut metric = bytes_gauge(bytes);
+        let mut metric = gauge(bytes);
         metric.set_label(vec![label("model", model.as_str()), label("version", &version.to_string())]);
         metric
     });
+    let away = app.repository.scan_errors().iter().filter(|error| error.is_of_repository()).count();
     let metrics = [
         index.iter().filter_map(state).collect(),
         index.iter().filter_map(since).collect(),
         vec![events],
         memory.collect(),
-        vec![bytes_gauge(app.repository.memory_taken())],
-        app.repository.memory_limit().map(bytes_gauge).into_iter().collect(),
+        vec![gauge(app.repository.memory_taken())],
+        app.repository.memory_limit().map(gauge).into_iter().collect(),
+        vec![gauge(away as u64)],
     ];
     let families = FAMILIES.into_iter().zip(metrics);
     families.map(|((name, kind, _, help), metrics)| message(name, help, kind, metrics)).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "what a gauge holds is an FP64")]
-fn bytes_gauge(bytes: u64) -> Metric {
+fn gauge(value: u64) -> Metric {
     let mut metric = Metric::default();
-    metric.set_gauge(gauge_value(bytes as f64));
+    metric.set_gauge(gauge_value(value as f64));
     metric
 }
 

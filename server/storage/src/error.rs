@@ -144,6 +144,27 @@ pub enum StorageError {
         /// The cache's size.
         capacity: u64,
     },
+    /// The disk has no room for the files, even without all that nobody uses.
+    #[error(
+        "the disk of the cache {path} has no room: {needed} bytes are needed, and {free} are free; free some, or give \
+         the cache another disk"
+    )]
+    DiskFull {
+        /// The cache's directory.
+        path: String,
+        /// Bytes of what is to be fetched.
+        needed: u64,
+        /// Bytes that the file system has left.
+        free: u64,
+    },
+    /// The cache's directory belongs to something or somebody else.
+    #[error("{path} cannot be the cache of object storage: {reason}; name another directory")]
+    NotCache {
+        /// The directory.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The cache's directory cannot be read or written.
     #[error("cannot {action} {path}: {reason}")]
     Disk {
@@ -168,6 +189,12 @@ impl StorageError {
     /// True when only another version of the files can help.
     pub fn is_of_the_files(&self) -> bool {
         matches!(self, StorageError::Mismatch { .. } | StorageError::Manifest { .. })
+    }
+
+    /// `object` may be of any length.
+    pub(crate) fn refused_name(url: String, object: &str, reason: &str) -> StorageError {
+        let object = object.chars().take(512).collect();
+        StorageError::RefusedName { url, object, reason: reason.to_owned() }
     }
 
     pub(crate) fn disk(action: &'static str, path: &std::path::Path, error: &std::io::Error) -> StorageError {
@@ -294,8 +321,7 @@ fn refused(url: String, source: &object_store::path::Error) -> StorageError {
         }
         other => (other.to_string(), "it is no path"),
     };
-    let object = object.chars().take(512).collect();
-    StorageError::RefusedName { url, object, reason: reason.to_owned() }
+    StorageError::refused_name(url, &object, reason)
 }
 
 fn http_error(error: &object_store::Error) -> Option<&HttpError> {

@@ -7,19 +7,25 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use manifest::{MANIFEST, MAX_MANIFEST, Sha256, sum};
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange};
+use object_store::{GetOptions, GetRange, ObjectMeta};
 use ring::digest::{Context, SHA256};
 
-use crate::cache::{Cache, Member, Snapshot, Staging};
+use crate::cache::{Cache, Member, Snapshot, Staging, finish};
 use crate::error::{StorageError, distil};
 use crate::location::Service;
 use crate::progress::{Meter, Progress};
 use crate::remote::Remote;
 use crate::tree::{RemoteFile, RemoteModel};
+
+/// Bytes that a request must have brought for its part to be gone on with where it ended early: a slow network, or one
+/// that breaks off, ends after some requests and not never.
+const WORTH_GOING_ON: u64 = 1 << 20;
 
 impl Remote {
     /// The files of `model`, as they were listed, in a directory of `cache`. What the cache has is not fetched again.
@@ -79,7 +85,16 @@ impl Remote {
             if answer.meta.size != file.size {
                 return Err(changed());
             }
-            Ok(answer.bytes().await.map_err(failed)?.to_vec())
+            // What it says of its size is not how much comes.
+            let mut content = Vec::new();
+            let mut bytes = answer.into_stream();
+            while let Some(chunk) = bytes.try_next().await.map_err(failed)? {
+                if (content.len() + chunk.len()) as u64 > file.size {
+                    return Err(changed());
+                }
+                content.extend_from_slice(&chunk);
+            }
+            if content.len() as u64 == file.size { Ok(content) } else { Err(changed()) }
         })
     }
 
@@ -110,20 +125,19 @@ impl Remote {
         meter: &Meter<'_>,
     ) -> Result<(), StorageError> {
         let path = format!("{model}/{}", file.path);
-        let asked = Asked { object: self.object(&path)?, path, file };
-        let copy = staging.create(key)?;
+        let asked = Asked { object: self.object(&path)?, path, file, writing: OnceLock::new() };
+        let copy = staging.open(key)?;
         let parts = stream::iter(parts(file.size, self.limits.part_size))
             .map(|range| self.bring_part(&asked, range, &copy, meter))
             .buffer_unordered(self.transfers.at_once());
         parts.try_collect::<()>().await?;
-        let length = copy.metadata().map(|metadata| metadata.len());
-        if length.ok() != Some(file.size) {
-            return Err(self.changed(&asked));
-        }
-        staging.complete(key, &copy)
+        // A disk may take longer for that than a connection of another file may be left alone.
+        let finished = tokio::task::spawn_blocking(move || finish(&copy)).await;
+        finished.unwrap_or_else(|error| Err(error.into())).map_err(|error| asked.unwritten(&error))?;
+        staging.complete(key)
     }
 
-    /// Writes one part of a file into `copy`. The disk makes this thread wait, and it does nothing else.
+    /// Brings one part of a file into `copy`. What came of it before a request ended early is not brought again.
     async fn bring_part(
         &self,
         asked: &Asked<'_>,
@@ -132,39 +146,50 @@ impl Remote {
         meter: &Meter<'_>,
     ) -> Result<(), StorageError> {
         let _permit = self.transfers.permit().await;
+        let mut left = range;
+        while !left.is_empty() {
+            let begin = left.start;
+            match self.bring_some(asked, &mut left, copy, meter).await {
+                Ok(()) => {}
+                Err(error @ StorageError::Unreachable { .. }) if left.start - begin >= WORTH_GOING_ON => {
+                    tracing::debug!(object = asked.path, %error, "going on with what has come");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what one request brings of `left` into `copy`, and takes it from `left`. The disk makes this thread wait, and
+    /// it does nothing else.
+    async fn bring_some(
+        &self,
+        asked: &Asked<'_>,
+        left: &mut Range<u64>,
+        copy: &File,
+        meter: &Meter<'_>,
+    ) -> Result<(), StorageError> {
         let failed = |error| distil(&self.url, Some(&asked.path), &error);
         let options = GetOptions {
             if_match: asked.file.etag.as_deref().map(|etag| self.condition(etag)),
-            range: Some(GetRange::Bounded(range.clone())),
+            range: Some(GetRange::Bounded(left.clone())),
             ..GetOptions::default()
         };
         let answer = self.store.get_opts(&asked.object, options).await.map_err(failed)?;
-        let same = |known: &str| answer.meta.e_tag.as_deref().is_none_or(|etag| bare(etag) == bare(known));
-        let is_the_listed = answer.meta.size == asked.file.size
-            && answer.range == range
-            && asked.file.etag.as_deref().is_none_or(same);
-        if !is_the_listed {
+        if answer.range != *left || !asked.is_the_listed(&answer.meta) {
             return Err(self.changed(asked));
         }
-        let mut at = range.start;
         let mut bytes = answer.into_stream();
         while let Some(chunk) = bytes.try_next().await.map_err(failed)? {
             let length = chunk.len() as u64;
-            if length > range.end - at {
+            if length > left.end - left.start {
                 return Err(self.changed(asked));
             }
-            copy.write_all_at(&chunk, at).map_err(|error| StorageError::Disk {
-                action: "write a copy of",
-                path: asked.path.clone(),
-                reason: error.to_string(),
-            })?;
-            at += length;
+            copy.write_all_at(&chunk, left.start).map_err(|error| asked.unwritten(&error))?;
+            left.start += length;
             meter.add(length);
         }
-        if at != range.end {
-            return Err(self.changed(asked));
-        }
-        Ok(())
+        if left.is_empty() { Ok(()) } else { Err(self.changed(asked)) }
     }
 
     /// Holds each manifest against the files that it names.
@@ -248,6 +273,35 @@ struct Asked<'a> {
     /// Relative to the repository.
     path: String,
     file: &'a RemoteFile,
+    /// Which writing of it the first answer was of.
+    writing: OnceLock<Writing>,
+}
+
+/// What tells one writing of a file from the next where answers come: the ETag, or the time where there is none.
+#[derive(Debug, PartialEq, Eq)]
+enum Writing {
+    Etag(String),
+    Modified(SystemTime),
+}
+
+impl Asked<'_> {
+    fn unwritten(&self, error: &std::io::Error) -> StorageError {
+        StorageError::Disk { action: "write a copy of", path: self.path.clone(), reason: error.to_string() }
+    }
+
+    /// Whether an answer is of the file that was listed, and of the same writing as those before.
+    fn is_the_listed(&self, answer: &ObjectMeta) -> bool {
+        let etag = answer.e_tag.as_deref().map(bare);
+        let is_known = match (&self.file.etag, etag) {
+            (Some(listed), Some(etag)) => bare(listed) == etag,
+            _ => true, // a listing need not name it, and an answer to a condition need not either
+        };
+        let writing = || match etag {
+            Some(etag) => Writing::Etag(etag.to_owned()),
+            None => Writing::Modified(answer.last_modified.into()),
+        };
+        answer.size == self.file.size && is_known && *self.writing.get_or_init(writing) == writing()
+    }
 }
 
 /// The ranges of a file of `size` bytes; none of an empty one.

@@ -1,7 +1,9 @@
-//! Holds the answer to a listing for what it is.
+//! Holds the answers of a service for what they are.
 //!
 //! A page of a website, as a wrong endpoint or a proxy answers it, would be read as a listing without objects, and a
-//! repository without objects is one without models. So an answer must say that it is a listing, and it has a bound.
+//! repository without objects is one without models. So an answer must say that it is a listing, and it has a bound. So
+//! must one that is cut off say how it goes on: else what it does not name would be taken for gone. Of an error no more is
+//! read than its beginning, where the code is.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,8 +11,8 @@ use std::pin::Pin;
 use futures_util::TryStreamExt as _;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
-    ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
+    HttpService, ReqwestConnector,
 };
 
 /// A page holds 5000 objects at most (Azure; others 1000), each of about a kilobyte with a long name.
@@ -22,7 +24,10 @@ const LISTINGS: [&[u8]; 2] = [b"<ListBucketResult", b"<EnumerationResults"];
 /// Bytes at the beginning of an answer among which the element must be.
 const HEAD: usize = 1024;
 
-/// Makes clients that look at the answers to listings.
+/// Bytes of an error that are read: it has a code, a sentence and a few names, or is somebody else's page.
+const MAX_ERROR: usize = 64 << 10;
+
+/// Makes clients that look at listings and at errors.
 #[derive(Debug, Default)]
 pub(crate) struct Connector(ReqwestConnector);
 
@@ -46,10 +51,10 @@ impl HttpService for Checked {
         let asks_for_listing = request.uri().query().is_some_and(is_listing);
         Box::pin(async move {
             let response = self.0.execute(request).await?;
-            if asks_for_listing && response.status().is_success() {
-                checked(response).await
-            } else {
-                Ok(response)
+            match response.status().is_success() {
+                true if asks_for_listing => checked(response).await,
+                true => Ok(response),
+                false => beginning(response).await,
             }
         })
     }
@@ -72,7 +77,36 @@ async fn checked(response: HttpResponse) -> Result<HttpResponse, HttpError> {
     if !begins_listing(&page) {
         return Err(HttpError::new(HttpErrorKind::Unknown, NotListing::SomethingElse));
     }
+    if is_cut_off(&page) {
+        return Err(HttpError::new(HttpErrorKind::Unknown, NotListing::CutOff));
+    }
     Ok(HttpResponse::from_parts(parts, page.into()))
+}
+
+/// The same answer, with the beginning of its body alone.
+async fn beginning(response: HttpResponse) -> Result<HttpResponse, HttpError> {
+    let (parts, body) = response.into_parts();
+    let mut chunks = body.bytes_stream();
+    let mut text = Vec::new();
+    while text.len() < MAX_ERROR
+        && let Some(chunk) = chunks.try_next().await?
+    {
+        text.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR - text.len())]);
+    }
+    // It is read as text, which may have been cut within a character.
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(HttpResponse::from_parts(parts, HttpResponseBody::from(text)))
+}
+
+/// Whether a page of S3 or Google says that there is more, and not where. No name can look like these elements: what
+/// begins them is escaped in names. Azure has no such element, but an empty marker at the end.
+fn is_cut_off(page: &[u8]) -> bool {
+    const TOKEN: &[u8] = b"<NextContinuationToken>";
+    let token =
+        page.windows(TOKEN.len()).position(|bytes| bytes == TOKEN).map(|at| &page[at + TOKEN.len()..]);
+    let goes_on = token.is_some_and(|token| !token.starts_with(b"<"));
+    let says = |element: &[u8]| page.windows(element.len()).any(|bytes| bytes == element);
+    !goes_on && says(b"<IsTruncated>true</IsTruncated>")
 }
 
 fn begins_listing(page: &[u8]) -> bool {
@@ -85,6 +119,7 @@ fn begins_listing(page: &[u8]) -> bool {
 enum NotListing {
     TooLarge,
     SomethingElse,
+    CutOff,
 }
 
 impl fmt::Display for NotListing {
@@ -93,6 +128,9 @@ impl fmt::Display for NotListing {
             NotListing::TooLarge => "a page of its listing is larger than 64 MiB",
             NotListing::SomethingElse => {
                 "what it answers is no listing; is the endpoint that of object storage?"
+            }
+            NotListing::CutOff => {
+                "its listing is cut off and does not say how it goes on; does the service know ListObjectsV2?"
             }
         })
     }
@@ -112,6 +150,21 @@ mod tests {
         assert!(begins_listing(b"\xef\xbb\xbf<?xml version=\"1.0\"?><EnumerationResults/>"));
         for page in [&b""[..], b"<html>Welcome</html>", b"{}", &[b' '; 4096]] {
             assert!(!begins_listing(page));
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_not_the_last_says_how_it_goes_on() {
+        for (page, cut_off) in [
+            ("<IsTruncated>false</IsTruncated>", false),
+            ("<IsTruncated>true</IsTruncated>", true),
+            ("<IsTruncated>true</IsTruncated><NextMarker>a</NextMarker>", true),
+            ("<NextContinuationToken></NextContinuationToken><IsTruncated>true</IsTruncated>", true),
+            ("<IsTruncated>true</IsTruncated><NextContinuationToken/>", true),
+            ("<NextContinuationToken>a</NextContinuationToken><IsTruncated>true</IsTruncated>", false),
+            ("<EnumerationResults><NextMarker/></EnumerationResults>", false),
+        ] {
+            assert_eq!(is_cut_off(page.as_bytes()), cut_off, "{page}");
         }
     }
 

@@ -133,7 +133,7 @@ impl Remote {
 
     fn refused(&self, refused: Refused) -> StorageError {
         let Refused { object, reason } = refused;
-        StorageError::RefusedName { url: self.url.clone(), object, reason: reason.to_owned() }
+        StorageError::refused_name(self.url.clone(), &object, reason)
     }
 }
 

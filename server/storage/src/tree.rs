@@ -8,6 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
+/// Longest name of an object, in bytes: what services allow. A listing in memory is as large as its names.
+const MAX_NAME: usize = 1024;
+
 /// A repository's models, at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
@@ -72,7 +75,8 @@ pub(crate) struct Listing {
 impl Listing {
     /// Adds an object; its path is still relative to the repository.
     pub(crate) fn add(&mut self, object: RemoteFile) -> Result<(), Refused> {
-        if let Some(reason) = manifest::refusal(&object.path) {
+        let too_long = (object.path.len() > MAX_NAME).then_some("it is longer than 1024 bytes");
+        if let Some(reason) = manifest::refusal(&object.path).or(too_long) {
             return Err(Refused { object: object.path, reason });
         }
         let Some((model, path)) = object.path.split_once('/') else { return Ok(()) };

@@ -214,6 +214,11 @@ impl Repository {
         let Some(source) = source else {
             return fail("no repository has a directory of that name".to_owned());
         };
+        // Where nothing serves, what is whole is better than to wait for what is not.
+        let source = match why != Why::Changed && self.entry(name).ready().next().is_none() {
+            true => source.whole_only(),
+            false => source,
+        };
         let plan = match unless_it_panics(|| load::plan(name, source, &self.settings)) {
             Ok(plan) => Arc::new(plan),
             Err(error) => return fail(error.to_string()),
@@ -352,11 +357,20 @@ impl Repository {
 
     /// Loads `versions` of `plan`, one after the other, into `room`.
     fn load_versions(&self, plan: &Plan, versions: &[ModelVersion], room: &Room) -> Vec<Loaded> {
+        let bring = |version| self.bring(plan.name(), plan, version);
+        // What waits for a network takes no place from what could be loaded meanwhile.
+        let is_elsewhere = plan.place().url().is_some();
+        let first =
+            |&version: &ModelVersion| if is_elsewhere { unless_it_panics(|| bring(version)) } else { Ok(()) };
+        let brought: Vec<_> = versions.iter().map(first).collect();
         let _slot = self.slots.take();
-        let load = |(index, &version): (usize, &ModelVersion)| {
+        let load = |((index, &version), brought): ((usize, &ModelVersion), Result<(), LoadError>)| {
             let share = room.share(index);
             let load = || {
-                self.bring(plan.name(), plan, version)?;
+                brought?;
+                if !is_elsewhere {
+                    bring(version)?;
+                }
                 let tell = self.teller(plan.name(), version);
                 plan.load(version, &*self.backend, &self.settings, Arc::clone(&share), &tell)
             };
@@ -366,7 +380,7 @@ impl Repository {
             }
             (version, loaded)
         };
-        versions.iter().enumerate().map(load).collect()
+        versions.iter().enumerate().zip(brought).map(load).collect()
     }
 
     /// Starts the instances that `plan` wants of `versions` over what is loaded of them.

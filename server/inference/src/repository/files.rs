@@ -74,12 +74,19 @@ impl Files {
     }
 
     /// Files that were listed elsewhere.
-    pub(super) fn listed<'a>(files: impl Iterator<Item = RemoteFile<'a>>) -> Files {
+    ///
+    /// # Errors
+    /// When there are too many: each would be asked for.
+    pub(super) fn listed<'a>(files: impl Iterator<Item = RemoteFile<'a>>) -> io::Result<Files> {
         let stamp = |file: RemoteFile<'a>| {
             let RemoteFile { path, size, etag, modified } = file;
             (path.into(), Stamp { modified, size, etag: etag.map(str::to_owned), touched: modified })
         };
-        Files(files.map(stamp).collect())
+        let files: BTreeMap<PathBuf, Stamp> = files.map(stamp).take(MOST_FILES + 1).collect();
+        if files.len() > MOST_FILES {
+            return Err(io::Error::other(format!("it has more than {MOST_FILES} files")));
+        }
+        Ok(Files(files))
     }
 
     /// Whether there is one at `path`.
@@ -161,6 +168,17 @@ mod tests {
         let later = look().untouched_for(SystemTime::now() + hour);
         assert!(later >= hour && later < 2 * hour, "{later:?}");
         assert_eq!(look().untouched_for(now - hour), Duration::ZERO);
+    }
+
+    #[test]
+    fn as_many_files_may_be_listed_as_may_be_in_a_directory() {
+        let listed = |count: usize| {
+            let paths: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+            let file = |path| RemoteFile { path, size: 1, etag: None, modified: SystemTime::UNIX_EPOCH };
+            Files::listed(paths.iter().map(|path| file(path.as_str()))).map(|files| files.size())
+        };
+        assert_eq!(listed(MOST_FILES).unwrap(), MOST_FILES as u64);
+        assert!(listed(MOST_FILES + 1).unwrap_err().to_string().contains("more than 10000 files"));
     }
 
     #[test]

@@ -16,7 +16,8 @@ use super::change::Likeness;
 use super::files::Files;
 use super::place::{Here, Place};
 use super::progress::Step;
-use super::{Override, Settings, Share, version_policy};
+use super::version_policy::{self, Chosen};
+use super::{Override, Settings, Share};
 use crate::backend::{Backend, LoadError, LoadedModel, ModelSource};
 use crate::batcher::{BatchPolicy, QueuePolicy};
 use crate::cache::{self, VersionCache};
@@ -28,19 +29,21 @@ use crate::version::{Known, Parts, ServedVersion};
 use crate::warmup::Warmup;
 
 /// A configuration or label file of more bytes is a mistake.
-const MAX_TEXT_FILE: u64 = 16 << 20;
+pub(super) const MAX_TEXT_FILE: u64 = 16 << 20;
 
 /// Where the files of a model are, and its configuration where that is not one of them.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     pub(super) place: Place,
     overriding: Option<Override>,
+    /// Versions whose files are still to come are passed over.
+    whole_only: bool,
 }
 
 impl Source {
     /// All is in `place`.
     pub(super) fn in_repository(place: Place) -> Source {
-        Source { place, overriding: None }
+        Source { place, overriding: None, whole_only: false }
     }
 
     /// What `overriding` gives; what it does not is in `place`.
@@ -49,7 +52,38 @@ impl Source {
             Some(files) => Place::Directory(files.path().to_owned()),
             None => place?.clone(),
         };
-        Some(Source { place, overriding: Some(overriding) })
+        Some(Source { place, overriding: Some(overriding), whole_only: false })
+    }
+
+    /// The same without the versions that are still being put there, where there are others: elsewhere nothing can be put
+    /// there in one step.
+    pub(super) fn whole_only(self) -> Source {
+        Source { whole_only: true, ..self }
+    }
+
+    /// The versions that should be loaded of those that are `available`.
+    fn choose(&self, name: &ModelName, config: &ModelConfig, available: &[ModelVersion]) -> Chosen {
+        let policy = config.version_policy.as_ref();
+        let all = version_policy::choose(policy, available);
+        if !self.whole_only || self.place.url().is_none() || available.len() < 2 {
+            return all;
+        }
+        let (mut available, mut chosen) = (available.to_vec(), all.clone());
+        while let Some((version, file)) = self.unfinished(&chosen.versions) {
+            warn!(model = %name, %version, file, "passing over a version: its manifest names what has not come yet");
+            available.retain(|other| *other != version);
+            chosen = version_policy::choose(policy, &available);
+        }
+        if chosen.versions.is_empty() { all } else { chosen }
+    }
+
+    /// The first of `versions` whose manifest names what is not there, and what that is.
+    fn unfinished(&self, versions: &[ModelVersion]) -> Option<(ModelVersion, String)> {
+        versions.iter().find_map(|&version| {
+            // One that cannot be read keeps the version from being loaded, and the load says why.
+            let missing = self.place.still_to_come(version, &self.place.files_of(version).ok()?).ok()??;
+            Some((version, missing.into_iter().next()?))
+        })
     }
 }
 
@@ -125,7 +159,7 @@ pub(super) fn plan(name: &ModelName, source: Source, settings: &Settings) -> Res
     let unreadable =
         |error: std::io::Error| LoadError::Unreadable { what: name.to_string(), reason: error.to_string() };
     let available = place.versions().map_err(unreadable)?;
-    let chosen = version_policy::choose(config.version_policy.as_ref(), &available);
+    let chosen = source.choose(name, &config, &available);
     if !chosen.missing.is_empty() {
         warn!(model = %name, versions = ?chosen.missing, "version_policy names versions that have no directory");
     }
@@ -472,11 +506,15 @@ fn read_file(path: &Path, what: &str) -> Result<Vec<u8>, LoadError> {
     let unreadable = |reason| LoadError::Unreadable { what: what.to_owned(), reason };
     match fs::metadata(path).map(|metadata| (metadata.is_file(), metadata.len())) {
         Ok((false, _)) => Err(unreadable("it is not a file".to_owned())),
-        Ok((true, size)) if size > MAX_TEXT_FILE => {
-            Err(unreadable(format!("it has {size} bytes, and a text file here has at most {MAX_TEXT_FILE}")))
-        }
+        Ok((true, size)) if size > MAX_TEXT_FILE => Err(too_large(what.to_owned(), size)),
         _ => fs::read(path).map_err(|error| unreadable(error.to_string())),
     }
+}
+
+/// Why a text file of `size` bytes is not read.
+pub(super) fn too_large(what: String, size: u64) -> LoadError {
+    let reason = format!("it has {size} bytes, and a text file here has at most {MAX_TEXT_FILE}");
+    LoadError::Unreadable { what, reason }
 }
 
 /// `name` below `directory`; `None` when it would leave it.

@@ -13,7 +13,7 @@ impl Repository {
         let Some(_looking) = self.looking.try_lock() else { return };
         let (found, errors) = self.scan();
         // What cannot be read, such as a lost mount, has not lost its models.
-        let all_read = errors.iter().all(|error| matches!(error, ScanError::BadName { .. }));
+        let all_read = !errors.iter().any(ScanError::is_of_repository);
         let is_gone = |name: &ModelName, entry: &ModelEntry| {
             all_read && entry.is_untouched() && !found.contains_key(name)
         };

@@ -470,7 +470,7 @@ pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> String {
 
 /// Why no repository is known to have a model, where `errors` say which of them could not be asked.
 fn why_not_found(errors: &[ScanError]) -> String {
-    let unread = errors.iter().filter(|error| !matches!(error, ScanError::BadName { .. }));
+    let unread = errors.iter().filter(|error| error.is_of_repository());
     let unread = unread.fold(String::new(), |text, error| format!("{text}; {error}"));
     format!("no repository has a directory of that name{unread}")
 }

@@ -12,6 +12,7 @@ use manifest::{MANIFEST, MAX_MANIFEST, ManifestError};
 use model::ModelVersion;
 
 use super::files::Files;
+use super::load::{self, MAX_TEXT_FILE};
 use super::scan;
 use crate::backend::LoadError;
 use crate::remote::{LocalCopy, Progress, RemoteFile, RemoteModel};
@@ -45,6 +46,13 @@ fn is_beside(path: &str) -> bool {
     path.split_once('/').is_none_or(|(first, _)| !is_apart(first))
 }
 
+/// Whether the file at `path` is brought for the version of that `number`. A manifest beside the versions is of all of
+/// them, which are not all brought, and as in a directory nobody reads it.
+fn is_needed_for(path: &str, number: &str) -> bool {
+    let is_for_all = is_beside(path) && path.parse::<u64>().is_err() && path != MANIFEST;
+    is_for_all || path.split('/').next() == Some(number)
+}
+
 fn is_configuration(path: &str) -> bool {
     path == "config.pbtxt" || path.starts_with("configs/")
 }
@@ -54,7 +62,15 @@ impl Place {
     pub(super) fn configuration(&self) -> Result<Here, LoadError> {
         match self {
             Place::Directory(directory) => Ok(Here { directory: directory.clone(), copy: None }),
-            Place::Remote { model, .. } => bring(&**model, &is_configuration, &|_| {}),
+            Place::Remote { model, .. } => {
+                let files = model.files();
+                let mut large = files.iter().filter(|file| file.size > MAX_TEXT_FILE);
+                if let Some(file) = large.find(|file| is_configuration(file.path)) {
+                    let what = format!("{}/{}", model.name(), file.path);
+                    return Err(load::too_large(what, file.size));
+                }
+                bring(&**model, &is_configuration, &|_| {})
+            }
         }
     }
 
@@ -70,13 +86,7 @@ impl Place {
                 manifest::verify(&directory.join(&number))?;
                 Ok(Here { directory: directory.clone(), copy: None })
             }
-            Place::Remote { model, .. } => {
-                let is_of_it = |path: &str| {
-                    is_beside(path) && path.parse::<u64>().is_err()
-                        || path.split('/').next() == Some(number.as_str())
-                };
-                bring(&**model, &is_of_it, tell)
-            }
+            Place::Remote { model, .. } => bring(&**model, &|path| is_needed_for(path, &number), tell),
         }
     }
 
@@ -100,7 +110,7 @@ impl Place {
         let files = match self {
             Place::Directory(directory) => Files::below(directory, is_apart)?,
             Place::Remote { model, .. } => {
-                Files::listed(model.files().into_iter().filter(|file| is_beside(file.path)))
+                Files::listed(model.files().into_iter().filter(|file| is_beside(file.path)))?
             }
         };
         Ok(files.without(Path::new("config.pbtxt")))
@@ -116,7 +126,7 @@ impl Place {
                     let path = file.path.strip_prefix(&directory)?;
                     Some(RemoteFile { path, ..file })
                 });
-                Ok(Files::listed(inside))
+                Files::listed(inside)
             }
         }
     }
@@ -192,4 +202,26 @@ fn bring(
 ) -> Result<Here, LoadError> {
     let copy = model.bring(wanted, tell)?;
     Ok(Here { directory: copy.directory().to_owned(), copy: Some(copy) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_needs_its_files_and_what_is_of_all() {
+        for (path, needed) in [
+            ("2/model.onnx", true),
+            ("2/SHA256SUMS", true),
+            ("labels.txt", true),
+            ("warmup/SHA256SUMS", true),
+            ("1/model.onnx", false),
+            ("02/model.onnx", false),
+            ("3", false),
+            (".git/config", false),
+            ("SHA256SUMS", false),
+        ] {
+            assert_eq!(is_needed_for(path, "2"), needed, "{path}");
+        }
+    }
 }

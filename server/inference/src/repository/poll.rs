@@ -73,7 +73,7 @@ impl Repository {
     /// Unloads the models that no repository has any more. One that cannot be read, such as a lost mount, has not lost its
     /// models.
     fn unload_what_is_gone(&self, found: &Found, errors: &[ScanError]) {
-        let unread = errors.iter().any(|error| !matches!(error, ScanError::BadName { .. }));
+        let unread = errors.iter().any(ScanError::is_of_repository);
         let gone = |(name, entry): (&ModelName, &ModelEntry)| {
             let given = entry.tried.as_ref().is_some_and(|tried| tried.is_overridden());
             let stays = match entry.tried.as_ref().or(entry.serving.as_ref()) {

@@ -44,6 +44,11 @@ pub enum ScanError {
 }
 
 impl ScanError {
+    /// Whether a repository could not be looked through, and not only something in it.
+    pub fn is_of_repository(&self) -> bool {
+        !matches!(self, ScanError::BadName { .. })
+    }
+
     /// Whether `other` is about the same place, in whatever words.
     pub(super) fn is_about_the_same(&self, other: &ScanError) -> bool {
         match (self, other) {

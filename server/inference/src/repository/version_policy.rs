@@ -4,7 +4,7 @@ use model::ModelVersion;
 use proto::v2::{ModelVersionPolicy, model_version_policy::PolicyChoice};
 
 /// The versions that should be loaded and those that the policy names but are not there.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chosen {
     /// To be loaded, lowest first.
     pub(super) versions: Vec<ModelVersion>,

@@ -46,7 +46,9 @@ impl Push<'_> {
                 // Another push was faster.
                 Err(StorageError::Exists { .. }) if self.number.is_none() => {
                     let there = remote.list_model(&self.model)?;
-                    number = self.number(&self::taken(there.as_ref()))?;
+                    let mut taken = self::taken(there.as_ref());
+                    taken.push(number); // a listing may be older than what it should tell
+                    number = self.number(&taken)?;
                 }
                 Err(error @ (StorageError::Unreachable { .. } | StorageError::Service { .. })) => {
                     return Err(error).with_context(|| {

@@ -8,9 +8,11 @@
 //! incoming/PROCESS   what a process fetches; the lock beside it tells that the process lives
 //! ```
 //!
-//! A file that is in no snapshot has one link, so the file system counts what is in use. Several processes may share a
-//! cache: all that matters is in the file system, and what one holds no other evicts.
+//! A file that is in no snapshot has one link, so the file system counts what is in use. What is being brought has its full
+//! length from the beginning, so the file system counts that, too. Several processes may share a cache: all that matters is
+//! in the file system, and what one holds no other evicts.
 
+mod place;
 mod room;
 mod staging;
 
@@ -20,16 +22,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
-
 use crate::error::StorageError;
 
-pub(crate) use staging::{Member, Staging};
+pub(crate) use staging::{Member, Staging, finish};
 
 const FILES: &str = "files";
 const SNAPSHOTS: &str = "snapshots";
 const LOCKS: &str = "locks";
 const INCOMING: &str = "incoming";
+const LOCK: &str = "lock";
+
+/// What a file is still written under.
+const PART: &str = "part";
+
+/// The directories in it.
+const PARTS_OF_IT: [&str; 4] = [FILES, SNAPSHOTS, LOCKS, INCOMING];
 
 /// A directory in which fetched models are kept. What was used least recently goes when there is no room.
 #[derive(Debug)]
@@ -40,8 +47,8 @@ pub struct Cache {
     incoming: PathBuf,
     /// Held while this process lives.
     _alive: File,
-    /// Bytes that running fetches may still write. Held for an addition, and while room is made.
-    reserved: Mutex<u64>,
+    /// Tells how many bytes a directory's file system has left, where that is known.
+    free: fn(&Path) -> Option<u64>,
     /// Names of directories below `incoming`.
     next: AtomicU64,
 }
@@ -83,24 +90,17 @@ impl Cache {
     /// that have ended left half fetched is removed.
     ///
     /// # Errors
-    /// When the directory cannot be written.
+    /// When the directory cannot be written, or belongs to something or somebody else.
     pub fn open(directory: &Path, capacity: u64) -> Result<Cache, StorageError> {
-        for name in [FILES, SNAPSHOTS, LOCKS, INCOMING] {
-            let path = directory.join(name);
+        let root = place::prepare(directory)?;
+        let _lock = lock(&root)?;
+        for name in PARTS_OF_IT {
+            let path = root.join(name);
             fs::create_dir_all(&path).map_err(|error| StorageError::disk("create", &path, &error))?;
         }
-        let root = directory.canonicalize().map_err(|error| StorageError::disk("open", directory, &error))?;
-        let _lock = lock(&root)?;
         remove_abandoned(&root.join(INCOMING))?;
         let (incoming, alive) = incoming(&root)?;
-        Ok(Cache {
-            root,
-            capacity,
-            incoming,
-            _alive: alive,
-            reserved: Mutex::new(0),
-            next: AtomicU64::new(0),
-        })
+        Ok(Cache { root, capacity, incoming, _alive: alive, free: room::free, next: AtomicU64::new(0) })
     }
 
     /// The snapshot `id` of `model` for use, if it is here with all that it must hold.
@@ -148,7 +148,7 @@ impl Drop for Cache {
 
 /// Waits until nobody else renames or removes anything in the cache.
 fn lock(root: &Path) -> Result<File, StorageError> {
-    let path = root.join("lock");
+    let path = root.join(LOCK);
     let file = open_lock(&path)?;
     file.lock().map_err(|error| StorageError::disk("lock", &path, &error))?;
     Ok(file)

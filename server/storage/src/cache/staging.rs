@@ -2,14 +2,14 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Cache, Contents, FILES, SNAPSHOTS, Snapshot, entries, is_file_of, lock};
-use crate::error::StorageError;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
-/// What a file is still written under.
-const PART: &str = "part";
+use super::{Cache, Contents, FILES, PART, SNAPSHOTS, Snapshot, entries, is_file_of, lock};
+use crate::error::StorageError;
 
 /// A snapshot in the making. What is whole when it is dropped stays in the cache for the next attempt, as long as
 /// there is room.
@@ -17,7 +17,6 @@ const PART: &str = "part";
 pub(crate) struct Staging<'a> {
     cache: &'a Cache,
     directory: PathBuf,
-    reserved: u64,
 }
 
 /// A file that a snapshot holds.
@@ -37,7 +36,7 @@ impl Cache {
         let directory = self.new_incoming();
         // The value is made last: dropping it takes the lock.
         match self.gather(&directory, members) {
-            Ok(reserved) => Ok(Staging { cache: self, directory, reserved }),
+            Ok(()) => Ok(Staging { cache: self, directory }),
             Err(error) => {
                 _ = fs::remove_dir_all(&directory);
                 Err(error)
@@ -45,20 +44,50 @@ impl Cache {
         }
     }
 
-    /// Links the files that are here into `directory`, and reserves the bytes of the others.
-    fn gather(&self, directory: &Path, members: &[Member<'_>]) -> Result<u64, StorageError> {
+    /// Links the files that are here into `directory`, and takes the room of the others: they are there in their full
+    /// length from now on, which every process that shares the cache sees.
+    fn gather(&self, directory: &Path, members: &[Member<'_>]) -> Result<(), StorageError> {
         create_all(directory)?;
-        let mut missing = 0_u64;
+        let mut missing = Vec::new();
         for member in members {
             let kept = self.root.join(FILES).join(member.key);
             if is_file_of(&kept, member.size) {
                 link(&kept, &directory.join(member.key))?;
             } else {
-                missing = missing.saturating_add(member.size);
+                missing.push(member);
             }
         }
-        self.reserve(missing)?;
-        Ok(missing)
+        let needed = missing.iter().fold(0_u64, |sum, member| sum.saturating_add(member.size));
+        self.make_room(needed)?;
+        missing.iter().try_for_each(|member| {
+            let part = directory.join(member.key).with_extension(PART);
+            let file = OpenOptions::new().create_new(true).write(true).open(&part);
+            let file = file.map_err(|error| StorageError::disk("create", &part, &error))?;
+            match take(&file, member.size) {
+                Ok(()) => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(self.disk_full(needed)),
+                Err(error) => Err(StorageError::disk("write", &part, &error)),
+            }
+        })
+    }
+}
+
+/// Has all of `file` on the disk, where nobody may write to it any more: snapshots share it. That takes as long as the disk
+/// does.
+pub(crate) fn finish(file: &File) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(0o444))?;
+    file.sync_all()
+}
+
+/// Gives the new `file` its length, and the room for that where the file system can.
+fn take(file: &File, size: u64) -> io::Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::empty(), 0, size) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOSPC) => Err(io::ErrorKind::StorageFull.into()),
+        Err(_) => file.set_len(size),
     }
 }
 
@@ -72,22 +101,18 @@ impl Staging<'_> {
         self.file(key).exists()
     }
 
-    /// A new file for the bytes of `key`.
-    pub(crate) fn create(&self, key: &str) -> Result<File, StorageError> {
+    /// The file for the bytes of `key`, which has its length already.
+    pub(crate) fn open(&self, key: &str) -> Result<File, StorageError> {
         let path = self.file(key).with_extension(PART);
-        let file = OpenOptions::new().create(true).truncate(true).write(true).open(&path);
-        file.map_err(|error| StorageError::disk("create", &path, &error))
+        let file = OpenOptions::new().write(true).open(&path);
+        file.map_err(|error| StorageError::disk("open", &path, &error))
     }
 
-    /// Says that `file`, made for `key`, is whole: it is on the disk before it has its name.
-    pub(crate) fn complete(&self, key: &str, file: &File) -> Result<(), StorageError> {
+    /// Says that the file of `key` is whole, and on the disk.
+    pub(crate) fn complete(&self, key: &str) -> Result<(), StorageError> {
         let path = self.file(key);
-        let part = path.with_extension(PART);
-        // Snapshots share it, so nobody may write to it.
-        file.set_permissions(Permissions::from_mode(0o444))
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&part, &path))
-            .map_err(|error| StorageError::disk("write", &path, &error))
+        let renamed = fs::rename(path.with_extension(PART), &path);
+        renamed.map_err(|error| StorageError::disk("write", &path, &error))
     }
 
     /// Forgets the file `key`, here and in the cache: it is not what it should be.
@@ -112,6 +137,13 @@ impl Staging<'_> {
         members: &[Member<'_>],
         directories: &[String],
     ) -> Result<Snapshot, StorageError> {
+        let _lock = lock(&self.cache.root)?;
+        self.keep()?;
+        let contents: Contents<'_> = members.iter().map(|member| (member.path, member.size)).collect();
+        // Another may have been as quick.
+        if let Some(snapshot) = self.cache.hold_locked(id, model, &contents)? {
+            return Ok(snapshot);
+        }
         let tree = self.directory.join("tree");
         let top = tree.join(model);
         create_all(&top)?;
@@ -121,14 +153,8 @@ impl Staging<'_> {
         for member in members {
             let path = top.join(member.path);
             create_all(path.parent().unwrap_or(&top))?;
-            link(&self.file(member.key), &path)?;
-        }
-        let _lock = lock(&self.cache.root)?;
-        self.keep()?;
-        let contents: Contents<'_> = members.iter().map(|member| (member.path, member.size)).collect();
-        // Another may have been as quick.
-        if let Some(snapshot) = self.cache.hold_locked(id, model, &contents)? {
-            return Ok(snapshot);
+            // To what is kept, whoever brought it: what is linked to it is what counts as used.
+            link(&self.cache.root.join(FILES).join(member.key), &path)?;
         }
         let place = self.cache.root.join(SNAPSHOTS).join(id);
         if place.exists() {
@@ -147,11 +173,11 @@ impl Staging<'_> {
             let whole = path.extension().is_none() && path.is_file();
             let (true, Some(key)) = (whole, path.file_name()) else { continue };
             let kept = self.cache.root.join(FILES).join(key);
-            let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-            match (kept.symlink_metadata(), path.symlink_metadata()) {
-                (Ok(before), Ok(now)) if same(&before, &now) => {}
-                // The other copy has the same bytes. Whoever links to it still may.
-                _ => fs::rename(&path, &kept).map_err(|error| StorageError::disk("write", &kept, &error))?,
+            let size =
+                path.symlink_metadata().map_err(|error| StorageError::disk("read", &path, &error))?.len();
+            // Another may have brought the same bytes meanwhile, and has snapshots of them.
+            if !is_file_of(&kept, size) {
+                fs::rename(&path, &kept).map_err(|error| StorageError::disk("write", &kept, &error))?;
             }
         }
         Ok(())
@@ -164,7 +190,6 @@ impl Drop for Staging<'_> {
             _ = self.keep();
         }
         _ = fs::remove_dir_all(&self.directory);
-        self.cache.release(self.reserved);
     }
 }
 

@@ -18,9 +18,10 @@ fn member(key: &str, size: u64) -> Member<'_> {
 /// Writes what `staging` lacks of a file of `size` bytes.
 fn fill(staging: &Staging<'_>, key: &str, size: usize) {
     if !staging.has(key) {
-        let mut file = staging.create(key).unwrap();
+        let mut file = staging.open(key).unwrap();
         file.write_all(&vec![1; size]).unwrap();
-        staging.complete(key, &file).unwrap();
+        finish(&file).unwrap();
+        staging.complete(key).unwrap();
     }
 }
 
@@ -107,12 +108,90 @@ fn room_that_is_promised_is_not_promised_twice() {
 }
 
 #[test]
+fn room_that_one_process_takes_is_not_there_for_another() {
+    let (directory, first) = cache(25);
+    let second = Cache::open(directory.path(), 25).unwrap();
+    let staging = first.stage(&[member("a", 20)]).unwrap();
+    let error = second.stage(&[member("b", 10)]).unwrap_err();
+    assert!(matches!(error, StorageError::NoRoom { kept: 20, .. }), "{error}");
+    fill(&staging, "a", 20);
+    assert!(matches!(second.stage(&[member("b", 10)]), Err(StorageError::NoRoom { kept: 20, .. })));
+    drop(staging);
+    // Now it is a file that nobody uses.
+    second.stage(&[member("b", 10)]).unwrap();
+}
+
+#[test]
+fn a_full_disk_is_a_reason_to_evict_as_a_full_cache_is() {
+    let (_directory, mut cache) = cache(1000);
+    cache.free = |root| {
+        let files = entries(&root.join(FILES)).unwrap();
+        Some(25 - files.iter().map(|file| file.metadata().unwrap().len()).sum::<u64>())
+    };
+    let held = put(&cache, "a", 10).unwrap();
+    put(&cache, "b", 10).unwrap();
+    put(&cache, "c", 10).unwrap();
+    assert!(here(&cache, "a", 10) && !here(&cache, "b", 10) && here(&cache, "c", 10));
+    let error = put(&cache, "d", 20).unwrap_err();
+    assert!(matches!(error, StorageError::DiskFull { needed: 20, free: 15, .. }), "{error}");
+    drop(held);
+    put(&cache, "d", 20).unwrap();
+}
+
+#[test]
+fn what_can_never_fit_evicts_nothing() {
+    let (_directory, mut cache) = cache(25);
+    put(&cache, "a", 10).unwrap();
+    assert!(matches!(put(&cache, "b", 26), Err(StorageError::NoRoom { needed: 26, .. })));
+    assert!(here(&cache, "a", 10));
+    cache.free = |_| Some(5);
+    assert!(matches!(put(&cache, "b", 20), Err(StorageError::DiskFull { needed: 20, free: 5, .. })));
+    assert!(here(&cache, "a", 10));
+}
+
+#[test]
+fn a_directory_of_something_else_is_no_cache() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |name: &str| Cache::open(&directory.path().join(name), 100);
+    fs::create_dir_all(directory.path().join("ftp/incoming/theirs")).unwrap();
+    let error = open("ftp").unwrap_err().to_string();
+    assert!(error.contains("its directory \"incoming\" is of something else"), "{error}");
+    assert!(directory.path().join("ftp/incoming/theirs").is_dir());
+    // A new disk is not quite empty.
+    fs::create_dir_all(directory.path().join("disk/lost+found")).unwrap();
+    drop(open("disk").unwrap());
+    fs::remove_dir(directory.path().join("disk/incoming")).unwrap();
+    std::os::unix::fs::symlink("../ftp/incoming", directory.path().join("disk/incoming")).unwrap();
+    let error = open("disk").unwrap_err().to_string();
+    assert!(error.contains("\"incoming\" in it is a link"), "{error}");
+    assert!(directory.path().join("ftp/incoming/theirs").is_dir());
+}
+
+#[test]
+fn what_another_user_made_where_everyone_may_is_no_cache() {
+    if !is_superuser() {
+        return; // only the superuser can make what is another's
+    }
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let everyones = tempfile::tempdir().unwrap();
+    fs::set_permissions(everyones.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    let theirs = everyones.path().join("volley");
+    fs::create_dir(&theirs).unwrap();
+    chown(&theirs, Some(65_534), None).unwrap();
+    let error = Cache::open(&theirs.join("models"), 100).unwrap_err().to_string();
+    assert!(error.contains("was made by the user 65534"), "{error}");
+    // Where not everyone may, others have their reasons.
+    fs::set_permissions(everyones.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    Cache::open(&theirs.join("models"), 100).unwrap();
+}
+
+#[test]
 fn a_fetch_that_ends_early_leaves_what_is_whole() {
     let (_directory, cache) = cache(100);
     let members = [member("a", 10), member("b", 10)];
     let staging = cache.stage(&members).unwrap();
     fill(&staging, "a", 10);
-    staging.create("b").unwrap().write_all(&[1; 5]).unwrap();
+    staging.open("b").unwrap().write_all(&[1; 5]).unwrap();
     drop(staging);
     assert_eq!((names(&cache, FILES), names(&cache, SNAPSHOTS)), (vec!["a".to_owned()], vec![]));
     let staging = cache.stage(&members).unwrap();
@@ -152,6 +231,11 @@ fn two_who_are_as_quick_have_one_snapshot() {
     let second = other.publish("a", "m", &members, &[]).unwrap();
     assert_eq!(first.directory(), second.directory());
     assert_eq!(names(&cache, FILES), ["key"]);
+    // What is used is what is kept, so it counts, and it stays when room is made.
+    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+    let used = first.directory().join("1/model.onnx");
+    assert_eq!(inode(&used), inode(&cache.root.join(FILES).join("key")));
+    assert!(matches!(put(&cache, "b", 95), Err(StorageError::NoRoom { kept: 10, .. })));
 }
 
 #[test]
