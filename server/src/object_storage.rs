@@ -87,13 +87,21 @@ impl RemoteRepository for Repository {
     fn models(&self) -> Result<Vec<Arc<dyn RemoteModel>>, RemoteError> {
         let remote = self.remote()?;
         let tree = remote.list().map_err(refused)?;
+        remote.remember(&tree, &self.cache);
         Ok(tree.models.into_values().map(|model| self.listed(model, &remote)).collect())
     }
 
     fn model(&self, name: &ModelName) -> Result<Option<Arc<dyn RemoteModel>>, RemoteError> {
         let remote = self.remote()?;
         let model = remote.list_model(name.as_str()).map_err(refused)?;
+        remote.remember_model(name.as_str(), model.as_ref(), &self.cache);
         Ok(model.map(|model| self.listed(model, &remote)))
+    }
+
+    fn remembered(&self) -> Vec<Arc<dyn RemoteModel>> {
+        let Ok(remote) = self.remote() else { return Vec::new() };
+        let tree = remote.recall(&self.cache);
+        tree.models.into_values().map(|model| self.listed(model, &remote)).collect()
     }
 }
 

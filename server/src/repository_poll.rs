@@ -8,7 +8,7 @@ use std::time::Duration;
 use inference::repository::LookAgain;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
@@ -19,34 +19,81 @@ use crate::drain::Drain;
 /// A change seldom comes alone.
 const TOGETHER: Duration = Duration::from_millis(20);
 
+/// A look that takes longer loads something, which the next does not wait for.
+const LOADS_AFTER: Duration = Duration::from_millis(500);
+
+/// Looks that may load something at one time.
+const MOST_LOOKS: usize = 8;
+
 /// Follows the repositories of `config` until the server stops. Those that are elsewhere are asked on the side: one that
-/// does not answer holds nothing up.
+/// does not answer holds nothing up, and neither does a model that takes long to load.
 pub(crate) async fn follow(app: Arc<App>, config: RepositoryConfig, drain: Drain) {
     let changed = Arc::new(Notify::new());
     let mut watcher = Watcher::new(&changed);
     let mut remotes = Remotes::new(&app, &config);
-    let mut again = None;
+    let mut looks = Looks::default();
     loop {
         // Each time: a directory that was away has lost its watch.
         watcher.watch(config.paths.iter().map(AsRef::as_ref));
-        let wait = again.map_or(config.poll_interval, |again: Duration| again.min(config.poll_interval));
+        let (has_room, next) = (looks.have_room(), looks.next(config.poll_interval));
+        tokio::select! {
+            () = drain.stopped() => return, // what is loaded is not waited for
+            look_again = looks.end() => {
+                remotes.ask_within(look_again.remotes);
+                continue;
+            }
+            () = changed.notified(), if has_room => sleep(TOGETHER).await,
+            () = remotes.answered(), if has_room => {}
+            () = sleep_until(next), if has_room => {}
+        }
+        looks.begin(&app, config.settle_time);
         tokio::select! {
             () = drain.stopped() => return,
-            () = changed.notified() => sleep(TOGETHER).await,
-            () = remotes.answered() => {}
-            () = sleep(wait) => {}
+            look_again = looks.end() => remotes.ask_within(look_again.remotes),
+            () = sleep(LOADS_AFTER) => {}
         }
-        let (app, settle_time) = (Arc::clone(&app), config.settle_time);
-        let looked = tokio::task::spawn_blocking(move || app.repository.poll(settle_time));
-        let look_again = tokio::select! {
-            () = drain.stopped() => return, // what it loads is not waited for
-            looked = looked => looked.unwrap_or_else(|error| {
-                warn!(%error, "looking through the repositories failed");
-                LookAgain::default()
-            }),
-        };
-        again = look_again.directories;
-        remotes.ask_within(look_again.remotes);
+    }
+}
+
+/// Looks through the repositories, as many as are not over yet.
+#[derive(Default)]
+struct Looks {
+    under_way: JoinSet<LookAgain>,
+    /// When the last one began or was over.
+    last: Option<Instant>,
+    /// When one that is over wants the next to be.
+    again: Option<Instant>,
+}
+
+impl Looks {
+    fn have_room(&self) -> bool {
+        self.under_way.len() < MOST_LOOKS
+    }
+
+    fn begin(&mut self, app: &Arc<App>, settle_time: Duration) {
+        (self.last, self.again) = (Some(Instant::now()), None);
+        let app = Arc::clone(app);
+        self.under_way.spawn_blocking(move || app.repository.poll(settle_time));
+    }
+
+    /// Returns when one is over, with when it wants the next to be; never while there is none.
+    async fn end(&mut self) -> LookAgain {
+        let Some(looked) = self.under_way.join_next().await else { return std::future::pending().await };
+        let look_again = looked.unwrap_or_else(|error| {
+            warn!(%error, "looking through the repositories failed");
+            LookAgain::default()
+        });
+        let now = Instant::now();
+        self.last = Some(now);
+        let again = look_again.directories.map(|again| now + again);
+        self.again = [self.again, again].into_iter().flatten().min();
+        look_again
+    }
+
+    /// When the next is due, if nobody tells of a change.
+    fn next(&self, every: Duration) -> Instant {
+        let regular = self.last.unwrap_or_else(Instant::now) + every;
+        self.again.map_or(regular, |again| again.min(regular))
     }
 }
 

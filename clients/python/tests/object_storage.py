@@ -10,12 +10,22 @@ import uuid
 import boto3
 from botocore.config import Config
 from moto import settings
-from moto.s3.models import s3_backends
+from moto.s3.models import FakeKey, s3_backends
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
 ACCOUNT = "123456789012"
 KEYS = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+
+
+def etag_alone(key):
+    """An object's ETag. moto works it out when it is first asked for, from a file that others read at that time."""
+    with key.lock:
+        return etag_of(key)
+
+
+etag_of = FakeKey.etag.fget
+FakeKey.etag = property(etag_alone)
 
 
 class Moto:

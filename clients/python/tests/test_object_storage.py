@@ -364,6 +364,47 @@ def test_a_service_that_is_lost_takes_nothing_down_and_directories_are_followed(
     assert index(server)["1"][0] == "READY"
 
 
+@pytest.mark.parametrize("mode", [(), POLL, (*EXPLICIT, "--load-model=adder")], ids=["none", "poll", "explicit"])
+def test_a_start_without_the_service_serves_what_was_served_before(start, tmp_path, mode):
+    moto = Moto()
+    bucket = Bucket(moto)
+    bucket.put_model("adder", {1: adder(1)}, "max_batch_size: 2")
+    options = (*mode, f"--repository-cache-dir={tmp_path / 'cache'}")
+
+    def serve():
+        return start(bucket.url, options=options, environment=bucket.environment).wait_until_ready()
+
+    server = serve()
+    if not mode:
+        bucket.put_model("adder", {2: adder(2)})
+        server.stop()
+        server = serve()
+    k = answer(server)[0]
+    server.process.kill()
+    assert server.exit_code() != 0
+    moto.stop()
+    server = serve()
+    assert answer(server) == (k, str(int(k))) and is_ready(server)
+    assert "until it answers, what is kept of it is served" in server.text()
+    assert away(server) == 1
+    index(server)  # it says so, and does not wait for the service
+
+
+def test_a_version_that_was_not_brought_before_the_service_was_lost_is_left_out(start, tmp_path):
+    moto = Moto()
+    bucket = Bucket(moto)
+    bucket.put_model("adder", {1: adder(1)})
+    options = (*POLL, f"--repository-cache-dir={tmp_path / 'cache'}")
+    server = start(bucket.url, options=options, environment=bucket.environment).wait_until_ready()
+    # It is listed, and its file cannot be had.
+    moto.meanwhile = lambda method, path: method == "GET" and path.endswith("2/model.onnx") and server.process.kill()
+    bucket.put_model("adder", {2: adder(2)})
+    assert server.exit_code() != 0
+    moto.stop()
+    server = start(bucket.url, options=options, environment=bucket.environment).wait_until_ready()
+    assert answer(server) == (1, "1")
+
+
 def away(server):
     """How many repositories are away, as metrics have it."""
     return Metrics(server).value("volley_repositories_away")

@@ -2,8 +2,9 @@
 
 import time
 
+import numpy as np
 import pytest
-from controlled import Repository, adder, answer, ask, control, index, k_of, write_slowly
+from controlled import Repository, adder, answer, ask, control, index, k_of, slow_adder, write_slowly
 from event_stream import EventStream
 
 # Most changes are seen when the file system tells of them, and the others as often as this.
@@ -66,6 +67,26 @@ def test_a_version_that_is_copied_slowly_is_never_seen_half(polling, repository)
         wait_for(server, 2)
         assert ("adder", "2", "UNAVAILABLE") not in events.told()
         assert events.told().count(("adder", "2", "LOADING")) == 1
+
+
+def test_a_model_that_takes_long_to_load_keeps_no_other_from_being_followed(polling, repository):
+    server = polling()
+    rounds = np.array([1000], np.float32).tobytes()
+    long = 'inputs { key: "X" value { data_type: TYPE_FP32 dims: 1 input_data_file: "rounds" } }'
+    config = f'max_batch_size: 1\ninstance_group {{ count: 1 }}\nmodel_warmup {{ name: "w" batch_size: 1 count: 12 {long} }}'
+    with EventStream(server) as events:
+        repository.put_model("slow", {1: slow_adder(9, name="slow")}, config, {"warmup/rounds": rounds})
+        events.wait_for("slow", "1", "LOADING")
+        repository.put("adder", 2, adder(2))
+        events.wait_for("adder", "2", "READY")
+        repository.put_model("other", {1: adder(5, name="other")})
+        events.wait_for("other", "1", "READY")
+        assert ("slow", "1", "READY") not in events.told()
+        repository.put("slow", 2, adder(10, name="slow"), "max_batch_size: 1")
+        events.wait_for("slow", "1", "READY")
+        wait_for(server, 10, "slow")
+        repository.take("other")
+        events.wait_for("other", "1", "UNAVAILABLE")
 
 
 def test_a_broken_version_leaves_the_old_one_serving_and_the_server_ready(polling, repository):

@@ -25,6 +25,10 @@ pub trait RemoteRepository: Debug + Send + Sync + 'static {
     /// # Errors
     /// When it cannot tell.
     fn model(&self, name: &ModelName) -> Result<Option<Arc<dyn RemoteModel>>, RemoteError>;
+
+    /// The models that it had when it last told, be it an earlier process, as far as they can be had without it. Asked
+    /// for when it cannot tell.
+    fn remembered(&self) -> Vec<Arc<dyn RemoteModel>>;
 }
 
 /// A model of such a repository, as it was when it was listed.

@@ -258,7 +258,7 @@ impl Remote {
     }
 
     /// Tells one writing of a file from any other, of any repository. A file without an ETag is told by its time.
-    fn key(&self, model: &str, file: &RemoteFile) -> String {
+    pub(crate) fn key(&self, model: &str, file: &RemoteFile) -> String {
         let writing = match &file.etag {
             Some(etag) => format!("etag {}", bare(etag)),
             None => format!("modified {:?}", file.modified),
@@ -322,7 +322,7 @@ fn id(model: &str, keys: &[String], empty_versions: &[String]) -> String {
 }
 
 /// The SHA-256 of `parts`, none of which can run into the next, in hexadecimal.
-fn hash(parts: &[&str]) -> String {
+pub(crate) fn hash(parts: &[&str]) -> String {
     let mut context = Context::new(&SHA256);
     for part in parts {
         context.update(&(part.len() as u64).to_le_bytes());

@@ -19,6 +19,7 @@ mod listing_answer;
 mod location;
 mod options;
 mod progress;
+mod remembered;
 mod remote;
 mod service;
 mod transfers;

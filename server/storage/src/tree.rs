@@ -8,18 +8,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 /// Longest name of an object, in bytes: what services allow. A listing in memory is as large as its names.
 const MAX_NAME: usize = 1024;
 
 /// A repository's models, at one time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tree {
     /// By name.
     pub models: BTreeMap<String, RemoteModel>,
 }
 
 /// A model's directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteModel {
     /// The directory's name.
     pub name: String,
@@ -30,7 +32,7 @@ pub struct RemoteModel {
 }
 
 /// A file, as it was listed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteFile {
     /// Relative to the model's directory, such as `1/model.onnx`.
     pub path: String,
@@ -127,7 +129,7 @@ fn parents(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(at, _)| &path[..at])
 }
 
-fn is_version(path: &str) -> bool {
+pub(crate) fn is_version(path: &str) -> bool {
     !path.starts_with('0') && path.parse::<u64>().is_ok()
 }
 

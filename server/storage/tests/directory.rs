@@ -229,3 +229,48 @@ fn what_cannot_be_published_is_told_before_anything_is_sent() {
         .upload(&upload(&version(&[("model.onnx", "abc"), ("SHA256SUMS", &manifest)]), &[]), &|_| {})
         .unwrap();
 }
+
+#[test]
+fn what_a_repository_held_is_recalled_as_far_as_the_cache_has_it() {
+    let case = case(Limits::default());
+    assert_eq!(case.remote.recall(&case.cache).models.len(), 0, "nothing was told");
+    for path in ["a/config.pbtxt", "a/1/model.onnx", "a/2/model.onnx", "a/2/weights", "b/1/model.onnx"] {
+        case.write(path, path);
+    }
+    let listed = case.remote.list().unwrap();
+    case.remote.remember(&listed, &case.cache);
+    let recalled = || case.remote.recall(&case.cache);
+    let paths = |model: &str| {
+        let files = recalled().models[model].files.clone();
+        files.into_iter().map(|file| file.path).collect::<Vec<_>>()
+    };
+    // Of a model without a version here all is told: who loads it learns that it cannot be brought.
+    assert_eq!(recalled(), listed);
+    let first = listed.models["a"].only(|path| !path.starts_with("2/"));
+    let held = case.remote.fetch(&first, &case.cache, &|_| {}).unwrap();
+    assert_eq!(paths("a"), ["1/model.onnx", "config.pbtxt"]);
+    assert_eq!(paths("b"), ["1/model.onnx"]);
+    let half = listed.models["a"].only(|path| path == "2/weights");
+    case.remote.fetch(&half, &case.cache, &|_| {}).unwrap();
+    assert_eq!(paths("a"), ["1/model.onnx", "config.pbtxt"], "half a version is none");
+    // What is recalled is found in the cache, without its repository.
+    fs::remove_dir_all(case.directory.path().join("models")).unwrap();
+    let again = case.remote.fetch(&recalled().models["a"], &case.cache, &|_| {}).unwrap();
+    assert_eq!(again.id(), held.id());
+    case.remote.remember_model("b", None, &case.cache);
+    assert_eq!(recalled().models.into_keys().collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn a_listing_that_is_damaged_is_none() {
+    let case = case(Limits::default());
+    case.write("a/1/model.onnx", "a");
+    case.remote.remember(&case.remote.list().unwrap(), &case.cache);
+    let listings = case.directory.path().join("cache/listings");
+    let kept = fs::read_dir(&listings).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let [kept] = &kept[..] else { panic!("{kept:?}") };
+    fs::write(kept, "{").unwrap();
+    assert_eq!(case.remote.recall(&case.cache).models.len(), 0);
+    case.remote.remember(&case.remote.list().unwrap(), &case.cache);
+    assert_eq!(case.remote.recall(&case.cache).models.len(), 1);
+}

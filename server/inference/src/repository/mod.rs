@@ -256,7 +256,7 @@ impl Repository {
                 snapshot.models.entry(name.clone()).or_insert_with(entry);
             }
             snapshot.scanned = Some(Arc::clone(&errors));
-            snapshot.never_read = Arc::clone(&errors);
+            snapshot.never_read = errors.iter().filter(|error| !error.is_stood_in_for()).cloned().collect();
             snapshot
         });
     }

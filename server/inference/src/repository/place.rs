@@ -186,6 +186,11 @@ impl Place {
         }
     }
 
+    /// Whether this is what was listed after `other` was, in the same repository.
+    pub(super) fn is_seen_after(&self, other: &Place) -> bool {
+        self.url() == other.url() && self.listed() > other.listed()
+    }
+
     /// When it was looked at, if that was not just now.
     pub(super) fn listed(&self) -> Option<Instant> {
         match self {

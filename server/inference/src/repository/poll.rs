@@ -19,6 +19,9 @@ use super::{Repository, ScanError, unless_it_panics};
 /// Models that looked as if someone wrote to them, as they were when that was first seen.
 pub(super) type Unsettled = HashMap<ModelName, (Arc<Plan>, Instant)>;
 
+/// When to look again at a model that somebody else is at.
+const BUSY: Duration = Duration::from_millis(500);
+
 /// When to look again for the files of a version that has none yet.
 const NOTHING_YET: Duration = Duration::from_secs(1);
 
@@ -85,8 +88,10 @@ impl Repository {
         };
         let gone: Vec<_> = self.published.load().models.iter().filter_map(gone).collect();
         for name in gone {
-            let _turn = self.turns.take(&name);
-            self.unload(&name, "its directory was removed");
+            // While it is loaded it is not gone: the next look finds it.
+            if let Some(_turn) = self.turns.try_take(&name) {
+                self.unload(&name, "its directory was removed");
+            }
         }
     }
 
@@ -124,15 +129,21 @@ impl Repository {
         }
     }
 
-    /// Does what the files of `name` ask for, or says how long they must be left alone before.
+    /// Does what the files of `name` ask for, or says how long they must be left alone before. Somebody who is at it
+    /// already is not waited for: that may take long, and others are to be followed meanwhile.
     fn follow(&self, name: &ModelName, places: &[Place], settle: Duration) -> LookAgain {
-        let _turn = self.turns.take(name);
+        let Some(_turn) = self.turns.try_take(name) else {
+            return LookAgain { directories: Some(BUSY), remotes: None };
+        };
         if let [place] = places
             && let Ok(plan) = unless_it_panics(|| {
                 load::plan(name, load::Source::in_repository(place.clone()), &self.settings)
             })
         {
             let tried = self.entry(name).tried;
+            if tried.as_ref().is_some_and(|tried| tried.place().is_seen_after(place)) {
+                return LookAgain::default(); // another look, which began later, was here before
+            }
             if tried.as_ref().is_some_and(|tried| tried.is_overridden() || tried.is_same(&plan)) {
                 self.unsettled.lock().remove(name);
                 return LookAgain::default();

@@ -1,6 +1,7 @@
 //! The repositories that are elsewhere, and what each had when it was last asked.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -14,31 +15,43 @@ use crate::remote::{RemoteError, RemoteModel, RemoteRepository};
 /// The repositories that are elsewhere.
 #[derive(Debug)]
 pub(super) struct Remotes {
-    all: Vec<Arc<dyn RemoteRepository>>,
+    all: Vec<Remote>,
     /// What each had, or why it did not say. Held to read or replace it, and not while anyone is asked.
     last: Mutex<Vec<Listed>>,
 }
 
+/// One of them.
+#[derive(Debug)]
+struct Remote {
+    repository: Arc<dyn RemoteRepository>,
+    /// Whether it has told this process what it has. Before that, what it told an earlier one is better than nothing;
+    /// after it, what was loaded stays.
+    told: AtomicBool,
+}
+
 /// What a repository had.
-type Listed = (Instant, Result<Vec<Arc<dyn RemoteModel>>, RemoteError>);
+#[derive(Debug)]
+struct Listed {
+    at: Instant,
+    models: Vec<Arc<dyn RemoteModel>>,
+    /// Why it did not say.
+    error: Option<RemoteError>,
+}
 
 impl Remotes {
     pub(super) fn new(all: Vec<Arc<dyn RemoteRepository>>) -> Remotes {
-        Remotes { all, last: Mutex::default() }
+        let remote = |repository| Remote { repository, told: AtomicBool::new(false) };
+        Remotes { all: all.into_iter().map(remote).collect(), last: Mutex::default() }
     }
 
     /// Asks all of them what they have, at the same time, since each may take long to say that it does not answer.
     pub(super) fn look(&self) {
         let listed = thread::scope(|scope| {
-            let asked = |remote: &Arc<dyn RemoteRepository>| {
-                let remote = Arc::clone(remote);
-                // What it says is no older than this.
-                scope.spawn(move || (Instant::now(), remote.models()))
-            };
-            let asked: Vec<_> = self.all.iter().map(asked).collect();
+            let asked: Vec<_> = self.all.iter().map(|remote| scope.spawn(|| remote.list())).collect();
             let died = |_| {
                 let reason = "looking through a model repository panicked".to_owned();
-                (Instant::now(), Err(RemoteError { reason, may_pass: true }))
+                let error = Some(RemoteError { reason, may_pass: true });
+                Listed { at: Instant::now(), models: Vec::new(), error }
             };
             asked.into_iter().map(|thread| thread.join().unwrap_or_else(died)).collect()
         });
@@ -47,13 +60,10 @@ impl Remotes {
 
     /// Adds what they had when they were asked last.
     pub(super) fn add(&self, found: &mut Found, errors: &mut Vec<ScanError>) {
-        for (remote, (listed, models)) in self.all.iter().zip(&*self.last.lock()) {
-            match models {
-                Ok(models) => {
-                    models.iter().for_each(|model| add_model(Arc::clone(model), *listed, found, errors));
-                }
-                Err(error) => errors.push(unlisted(&**remote, error)),
-            }
+        for (remote, listed) in self.all.iter().zip(&*self.last.lock()) {
+            let Listed { at, models, error } = listed;
+            models.iter().for_each(|model| add_model(Arc::clone(model), *at, found, errors));
+            errors.extend(error.as_ref().map(|error| remote.unlisted(error, !models.is_empty())));
         }
     }
 
@@ -61,11 +71,44 @@ impl Remotes {
     pub(super) fn add_places(&self, name: &ModelName, places: &mut Vec<Place>, errors: &mut Vec<ScanError>) {
         for remote in &self.all {
             let listed = Instant::now();
-            match remote.model(name) {
-                Ok(model) => places.extend(model.map(|model| Place::Remote { model, listed })),
-                Err(error) => errors.push(unlisted(&**remote, &error)),
+            let place = |model| Place::Remote { model, listed };
+            match remote.repository.model(name) {
+                Ok(model) => {
+                    remote.told.store(true, Ordering::Relaxed);
+                    places.extend(model.map(place));
+                }
+                Err(error) => {
+                    let remembered = remote.remembered();
+                    errors.push(remote.unlisted(&error, !remembered.is_empty()));
+                    places.extend(
+                        remembered.into_iter().filter(|model| model.name() == name.as_str()).map(place),
+                    );
+                }
             }
         }
+    }
+}
+
+impl Remote {
+    fn list(&self) -> Listed {
+        let at = Instant::now(); // what it says is no older than this
+        match self.repository.models() {
+            Ok(models) => {
+                self.told.store(true, Ordering::Relaxed);
+                Listed { at, models, error: None }
+            }
+            Err(error) => Listed { at, models: self.remembered(), error: Some(error) },
+        }
+    }
+
+    /// What it told an earlier process, if it has told this one nothing.
+    fn remembered(&self) -> Vec<Arc<dyn RemoteModel>> {
+        if self.told.load(Ordering::Relaxed) { Vec::new() } else { self.repository.remembered() }
+    }
+
+    fn unlisted(&self, error: &RemoteError, remembered: bool) -> ScanError {
+        let (url, reason) = (self.repository.url().to_owned(), error.reason.clone());
+        ScanError::Remote { url, reason, remembered }
     }
 }
 
@@ -77,8 +120,4 @@ fn add_model(model: Arc<dyn RemoteModel>, listed: Instant, found: &mut Found, er
             reason: error.to_string(),
         }),
     }
-}
-
-fn unlisted(remote: &dyn RemoteRepository, error: &RemoteError) -> ScanError {
-    ScanError::Remote { url: remote.url().to_owned(), reason: error.reason.clone() }
 }

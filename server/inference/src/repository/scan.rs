@@ -26,12 +26,14 @@ pub enum ScanError {
         reason: String,
     },
     /// A repository that is elsewhere.
-    #[error("{reason}")]
+    #[error("{reason}{}", if *remembered { "; until it answers, what is kept of it is served" } else { "" })]
     Remote {
         /// Its URL.
         url: String,
         /// What happened, to which repository, and what to do.
         reason: String,
+        /// Whether what it told an earlier process stands in for it.
+        remembered: bool,
     },
     /// A directory whose name no model may have.
     #[error("{path}: {reason}")]
@@ -47,6 +49,11 @@ impl ScanError {
     /// Whether a repository could not be looked through, and not only something in it.
     pub fn is_of_repository(&self) -> bool {
         !matches!(self, ScanError::BadName { .. })
+    }
+
+    /// Whether the models of what could not be read are known all the same.
+    pub(super) fn is_stood_in_for(&self) -> bool {
+        matches!(self, ScanError::Remote { remembered: true, .. })
     }
 
     /// Whether `other` is about the same place, in whatever words.

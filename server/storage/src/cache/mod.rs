@@ -4,6 +4,7 @@
 //! lock               held for the moments in which something below is renamed or removed
 //! files/KEY          a file, whole; its key tells the repository, the path and the ETag
 //! snapshots/ID/NAME  a model's directory, as it was listed once: links to files, never changed
+//! listings/URL       what a repository held when it last told
 //! locks/ID           who uses the snapshot holds this lock; its time is that of the last use
 //! incoming/PROCESS   what a process fetches; the lock beside it tells that the process lives
 //! ```
@@ -12,6 +13,7 @@
 //! length from the beginning, so the file system counts that, too. Several processes may share a cache: all that matters is
 //! in the file system, and what one holds no other evicts.
 
+mod listings;
 mod place;
 mod room;
 mod staging;
@@ -28,6 +30,7 @@ pub(crate) use staging::{Member, Staging, finish};
 
 const FILES: &str = "files";
 const SNAPSHOTS: &str = "snapshots";
+const LISTINGS: &str = "listings";
 const LOCKS: &str = "locks";
 const INCOMING: &str = "incoming";
 const LOCK: &str = "lock";
@@ -36,7 +39,7 @@ const LOCK: &str = "lock";
 const PART: &str = "part";
 
 /// The directories in it.
-const PARTS_OF_IT: [&str; 4] = [FILES, SNAPSHOTS, LOCKS, INCOMING];
+const PARTS_OF_IT: [&str; 5] = [FILES, SNAPSHOTS, LISTINGS, LOCKS, INCOMING];
 
 /// A directory in which fetched models are kept. What was used least recently goes when there is no room.
 #[derive(Debug)]

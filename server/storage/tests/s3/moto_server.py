@@ -10,7 +10,7 @@ import sys
 
 import boto3
 from moto import settings
-from moto.s3.models import s3_backends
+from moto.s3.models import FakeKey, s3_backends
 from moto.server import ThreadedMotoServer
 
 ACCOUNT = "123456789012"
@@ -21,6 +21,16 @@ server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
 server.start()
 host, port = server.get_host_and_port()
 s3 = s3_backends[ACCOUNT]["aws"]
+
+
+def etag_alone(key: FakeKey) -> str:
+    """An object's ETag. moto works it out when it is first asked for, from a file that others read at that time."""
+    with key.lock:
+        return etag_of(key)
+
+
+etag_of = FakeKey.etag.fget
+FakeKey.etag = property(etag_alone)
 
 
 def content(size: int, seed: int) -> bytes:
