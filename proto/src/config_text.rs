@@ -1,4 +1,4 @@
-//! `config.pbtxt`, the protobuf text format of [`ModelConfig`], read with errors that point at the place.
+//! `config.pbtxt`, the protobuf text format of [`ModelConfig`]: read with errors that point at the place, and written.
 //!
 //! Accepts what Triton accepts, including `input [ { … } ]` without a colon. It is lenient in one
 //! respect: the colon may also be left out before a list of plain values.
@@ -89,6 +89,13 @@ pub fn parse(text: &str, file: &str) -> Result<ModelConfig, ConfigTextError> {
             error_at(offset, problem)
         })?;
     Ok(message.transcode_to().expect("a message of ModelConfig's descriptor is a ModelConfig"))
+}
+
+/// Writes a configuration, so that [`parse`] reads it as it is.
+pub fn print(config: &ModelConfig) -> String {
+    let mut message = DynamicMessage::new(model_config_descriptor());
+    message.transcode_from(config).expect("a ModelConfig is a message of its own descriptor");
+    message.to_text_format()
 }
 
 /// Where in `text` the parser stopped, and why.

@@ -10,12 +10,14 @@ use inference::backend::Backend;
 use inference::config::Completion;
 use inference::rate_limiter::RateLimiter;
 use inference::repository::{Repository, ScanError, Settings, State};
+use inference::trial::Trial;
 use model::ModelName;
 use tracing::info;
 use traffic::TrafficTable;
 
 use crate::cold_models::ColdModels;
 use crate::config::{Config, OnDemand, RepositoryConfig};
+use crate::load_trial::LoadTrials;
 use crate::logging::LogSettings;
 use crate::model_control::ModelControl;
 use crate::object_storage;
@@ -31,6 +33,8 @@ pub struct App {
     pub traffic: ArcSwap<TrafficTable>,
     /// The models and their versions.
     pub repository: Repository,
+    /// The processes in which versions are loaded first, if they are.
+    pub trials: Option<Arc<LoadTrials>>,
     /// How far the server is.
     pub readiness: Readiness,
     /// The switches of the log.
@@ -61,11 +65,14 @@ impl App {
         backend: Arc<dyn Backend>,
         acts_on_parameter: fn(&str) -> bool,
     ) -> anyhow::Result<App> {
-        let settings = settings(&config.repository, acts_on_parameter)?;
+        let mut settings = settings(&config.repository, acts_on_parameter)?;
+        let trials = config.repository.trial_loads.then(|| Arc::new(LoadTrials::new(&config.repository)));
+        settings.trial = trials.clone().map(|trials| trials as Arc<dyn Trial>);
         Ok(App {
             id: config.id.clone(),
             traffic: ArcSwap::default(),
             repository: Repository::new(settings, backend),
+            trials,
             readiness: Readiness::default(),
             log,
             max_input_size: config.connections.max_input_size,
@@ -127,5 +134,6 @@ pub fn settings(config: &RepositoryConfig, acts_on_parameter: fn(&str) -> bool) 
         keep_previous: config.keep_previous,
         memory_limit: config.memory_limit.map(NonZeroU64::get),
         on_demand: config.on_demand != OnDemand::Off,
+        trial: None, // a server's own matter
     })
 }

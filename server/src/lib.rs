@@ -9,6 +9,7 @@
 pub mod activity;
 pub mod admin;
 pub mod app;
+mod beside;
 pub mod blocking;
 pub mod cli;
 mod cold_models;
@@ -20,6 +21,7 @@ pub mod grpc;
 pub mod http;
 pub mod infer;
 pub mod io_threads;
+pub mod load_trial;
 pub mod logging;
 pub mod model_control;
 pub mod object_storage;

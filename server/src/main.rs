@@ -13,7 +13,7 @@ use volley::cli::{
     infer, models, push,
 };
 use volley::config::{Config, Flags, ModelFlags, RepositoryConfig};
-use volley::{logging, server};
+use volley::{load_trial, logging, server};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,6 +37,9 @@ enum Command {
         /// Model repositories
         #[arg(required = true, value_name = "DIR")]
         repositories: Vec<PathBuf>,
+        /// It is the trial of a server's load: it ends with its standard input
+        #[arg(long, hide = true)]
+        as_trial: bool,
         #[command(flatten)]
         flags: ModelFlags,
     },
@@ -63,7 +66,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command {
         None => serve(arguments.flags),
-        Some(Command::Check { repositories, flags }) => check(repositories, flags),
+        Some(Command::Check { repositories, as_trial: false, flags }) => check(repositories, flags),
+        Some(Command::Check { repositories, as_trial: true, flags }) => {
+            load_trial::begin_here(ort_backend::exit_at_once);
+            // What ONNX Runtime does at the end of a process is none of a load.
+            ort_backend::exit_at_once(u8::from(check(repositories, flags) != ExitCode::SUCCESS))
+        }
         Some(Command::Infer(args)) => client(async { infer::run(args, &mut std::io::stdout().lock()).await }),
         Some(Command::Models(args)) => {
             client(async { models::run(args, &mut std::io::stdout().lock()).await })

@@ -212,6 +212,7 @@ fn overriding(parameters: &LoadParameters) -> Result<Option<Override>, ControlEr
 /// The refusal as a request's.
 fn refusal(error: ControlError) -> InferError {
     match &error {
+        ControlError::GivenUp { .. } => InferError::ShuttingDown,
         ControlError::NotFound { .. } | ControlError::Unknown { .. } => {
             InferError::NotThere { what: error.to_string() }
         }

@@ -18,6 +18,7 @@ use crate::drain::Drain;
 use crate::grpc::{self, GrpcService};
 use crate::http::{self, HttpService};
 use crate::io_threads::IoThreads;
+use crate::load_trial::LoadTrials;
 use crate::logging::LogSettings;
 use crate::open_files;
 use crate::repository_poll;
@@ -40,6 +41,9 @@ pub async fn run(
     );
     let app = Arc::new(App::new(&config, log, backend, acts_on_parameter)?);
     let drain = Drain::default();
+    if app.trials.is_some() {
+        LoadTrials::watch_ends().context("cannot learn how trial loads end (--trial-loads)")?;
+    }
     let mut stop = Box::pin(stop_requested()); // before anyone can know that the server is there
     let (io_threads, io_guard) = IoThreads::start(config.connections.thread_count.get())
         .context("cannot start the threads that serve connections (--http-thread-count)")?;
@@ -149,6 +153,9 @@ async fn finish(app: &Arc<App>, drain: &Drain, config: &DrainConfig) {
     }
     let before = answered(app);
     drain.stop();
+    if let Some(trials) = &app.trials {
+        trials.give_up(); // what they try would serve nobody
+    }
     info!(requests = in_flight(app), "finishing what is in work");
     if tokio::time::timeout(config.timeout, drain.finished()).await.is_ok() {
         info!(
@@ -160,6 +167,7 @@ async fn finish(app: &Arc<App>, drain: &Drain, config: &DrainConfig) {
         abandon(app, before, drain).await;
     }
     stop_instances(app).await;
+    stop_trials(app).await;
 }
 
 /// Inference requests that were taken up and have no answer yet.
@@ -200,5 +208,14 @@ async fn stop_instances(app: &App) {
     let drained = tokio::task::spawn_blocking(move || versions.iter().for_each(|served| served.drain()));
     if tokio::time::timeout(Duration::from_secs(1), drained).await.is_err() {
         warn!("an execution did not end; leaving it");
+    }
+}
+
+/// Waits for the trial loads that were given up, so that nothing is left of them.
+async fn stop_trials(app: &App) {
+    let Some(trials) = app.trials.clone() else { return };
+    let ended = tokio::task::spawn_blocking(move || trials.have_ended(Duration::from_secs(2)));
+    if !matches!(ended.await, Ok(true)) {
+        warn!("the process of a trial load did not end; leaving it");
     }
 }

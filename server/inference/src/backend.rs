@@ -202,6 +202,35 @@ pub enum LoadError {
     /// The load ended in a panic, here or in the backend.
     #[error("the load panicked: {0}")]
     Panicked(String),
+    /// The process in which it was tried first has died of it.
+    #[error(
+        "the trial process of {what} died of signal {signal} while it loaded or warmed up{said}, so it is not loaded here and \
+         what serves goes on; {advice}"
+    )]
+    TrialDied {
+        /// The model and the version.
+        what: String,
+        /// Its number, and its name where that is known.
+        signal: String,
+        /// What the process said last, to follow the rest, or nothing.
+        said: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// It is to be tried first, and cannot be.
+    #[error(
+        "{what} cannot be tried in a process of its own, so it is not loaded here and what serves goes on: {reason}; \
+         correct that, or start the server without --trial-loads"
+    )]
+    Untried {
+        /// The model and the version.
+        what: String,
+        /// The operating system's words.
+        reason: String,
+    },
+    /// The server stops.
+    #[error("the server stops, so its load was given up")]
+    GivenUp,
 }
 
 fn mebibytes(bytes: u64) -> u64 {
@@ -211,7 +240,7 @@ fn mebibytes(bytes: u64) -> u64 {
 impl LoadError {
     /// Whether the same load may succeed later although the files stay as they are.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, LoadError::Remote(RemoteError { may_pass: true, .. }))
+        matches!(self, LoadError::Remote(RemoteError { may_pass: true, .. }) | LoadError::Untried { .. })
     }
 }
 

@@ -34,6 +34,7 @@ pub mod repository;
 mod request_check;
 pub mod scheduler;
 pub mod statistics;
+pub mod trial;
 mod version;
 mod warmup;
 mod worker;

@@ -31,6 +31,7 @@ use crate::logging::LogConfig;
 use crate::object_storage;
 use crate::request_memory::default_limit;
 use raw::{RawConfig, Sources};
+use setting::Declaration;
 
 /// Everything the server was asked to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +108,8 @@ pub struct RepositoryConfig {
     pub memory_limit: Option<NonZeroU64>,
     /// Whether models are loaded when they are asked for.
     pub on_demand: OnDemand,
+    /// Whether each version is first loaded in a process of its own.
+    pub trial_loads: bool,
     /// The most bytes that kept answers take; `None` when none are kept.
     pub cache_bytes: Option<NonZeroU64>,
     /// How much there is of the resources that instances wait for, where that was said; `None` when they wait for none.
@@ -307,6 +310,26 @@ impl RepositoryConfig {
         let (paths, urls) = repositories(&raw, paths)?;
         Ok(RepositoryConfig { paths, urls, ..repository(&raw)? })
     }
+
+    /// The flags by which `volley check` reads and loads models as this says, where no [`variables`] are set. What has no
+    /// part in the load of one model, whose configuration is given, is left out.
+    pub(crate) fn to_load_one(&self) -> [String; 3] {
+        let flag = |declaration: &Declaration, value: &str| format!("--{}={value}", declaration.name);
+        let rows = self.default_max_batch_size;
+        [
+            flag(&settings::DISABLE_AUTO_COMPLETE_CONFIG.declaration, &(!self.auto_complete).to_string()),
+            flag(
+                &settings::BACKEND_CONFIG.declaration,
+                &format!("onnxruntime,default-max-batch-size={rows}"),
+            ),
+            flag(&settings::MODEL_LOAD_THREAD_COUNT.declaration, "1"),
+        ]
+    }
+}
+
+/// The environment variables that are settings.
+pub(crate) fn variables() -> impl Iterator<Item = String> {
+    raw::variables()
 }
 
 /// Whether two listeners would want the same port of the same interface.
@@ -344,6 +367,7 @@ fn repository(raw: &RawConfig) -> Result<RepositoryConfig, ConfigError> {
         keep_previous: raw.get(&settings::KEEP_PREVIOUS)?,
         memory_limit: raw.find(&settings::MODEL_MEMORY_LIMIT)?,
         on_demand: raw.get(&settings::LOAD_ON_DEMAND)?,
+        trial_loads: raw.get(&settings::TRIAL_LOADS)?,
         cache_bytes: cache_bytes(raw)?,
         rate_limit: rate_limit(raw)?,
         strict_readiness: raw.get(&settings::STRICT_READINESS)?,
@@ -577,6 +601,7 @@ mod tests {
                 keep_previous: 0,
                 memory_limit: None,
                 on_demand: OnDemand::Off,
+                trial_loads: false,
                 cache_bytes: None,
                 rate_limit: None,
                 strict_readiness: true,
@@ -613,7 +638,7 @@ mod tests {
         let config = resolve(
             "--id=a --max-connections=7 --client-timeout=2s --http-thread-count=3 --model-repository=x \
              --model-store=y --model-config-name=fast --strict-model-config --max-queue-size=9 \
-             --backend-config=onnxruntime,default-max-batch-size=16 --model-load-thread-count=1 \
+             --backend-config=onnxruntime,default-max-batch-size=16 --model-load-thread-count=1 --trial-loads \
              --strict-readiness=off --exit-on-error --reuse-http-port --http-max-input-size=100 --max-request-memory=1000 \
              --grpc-address=::1 --grpc-port=9001 --reuse-grpc-port --grpc-keepalive-time=1000 \
              --grpc-keepalive-timeout=500 --grpc-infer-response-compression-level=high \
@@ -632,7 +657,7 @@ mod tests {
         assert_eq!(repository.config_name.as_deref(), Some("fast"));
         assert!(!repository.auto_complete && !repository.strict_readiness && repository.exit_on_error);
         assert_eq!((repository.default_max_batch_size, repository.max_queue_size.get()), (16, 9));
-        assert_eq!(repository.load_thread_count.get(), 1);
+        assert_eq!((repository.load_thread_count.get(), repository.trial_loads), (1, true));
         assert!(config.http.unwrap().reuse_port);
         let grpc = config.grpc.unwrap();
         assert_eq!((grpc.address, grpc.reuse_port), ("[::1]:9001".parse().unwrap(), true));
@@ -649,6 +674,33 @@ mod tests {
         assert_eq!(
             (config.drain.delay, config.drain.timeout),
             (Duration::from_millis(500), Duration::from_secs(5))
+        );
+    }
+
+    #[test]
+    fn a_model_that_is_tried_is_read_as_the_server_reads_it() {
+        let how = |config: &RepositoryConfig| {
+            (config.auto_complete, config.default_max_batch_size, config.load_thread_count.get())
+        };
+        let server = "--strict-model-config --backend-config=onnxruntime,default-max-batch-size=16";
+        for (line, expected) in [("", (true, 4, 1)), (server, (false, 16, 1))] {
+            let config = resolve(line).unwrap().repository;
+            let command = ModelFlags::augment_args(Command::new("check"));
+            let arguments = ["check".to_owned()].into_iter().chain(config.to_load_one());
+            let matches = command.try_get_matches_from(arguments).unwrap();
+            let flags = ModelFlags::from_arg_matches(&matches).unwrap().0;
+            let raw = RawConfig::gather(Sources {
+                flags,
+                environment: &|_| None,
+                read_file: &|path| panic!("{path:?} was read"),
+            });
+            assert_eq!(how(&repository(&raw.unwrap()).unwrap()), expected);
+        }
+        let variables: Vec<_> = variables().collect();
+        assert!(
+            ["VOLLEY_CONFIG", "VOLLEY_MODEL_CONFIG_NAME"]
+                .iter()
+                .all(|name| variables.iter().any(|v| v == name))
         );
     }
 

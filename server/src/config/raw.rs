@@ -119,6 +119,12 @@ fn names() -> impl Iterator<Item = (&'static str, bool)> {
     own.chain(triton::OPTIONS.iter().map(|option| (option.name, false)))
 }
 
+/// Every variable that is looked at.
+pub(super) fn variables() -> impl Iterator<Item = String> {
+    let tritons = TRITONS_VARIABLES.iter().map(|(_, own)| (*own).to_owned());
+    names().map(|(name, _)| variable(name)).chain(tritons)
+}
+
 /// An empty variable gives nothing. Several values are parted by semicolons: colons occur in URLs, and commas in
 /// the settings of backends.
 fn from_environment(

@@ -60,6 +60,9 @@ settings! {
             "Memory of all models together; a load beyond it replaces what serves, or fails").rare();
         LOAD_ON_DEMAND: OnDemand = Setting::new("load-on-demand", &ON_DEMAND, Value("off"),
             "Load a model when it is asked for: its requests wait, or are refused until it serves").rare();
+        TRIAL_LOADS: bool = Setting::new("trial-loads", &SWITCH, Value("false"),
+            "Load and warm up each version in a process of its own first, so that a crash ends that process and not the \
+             server").rare();
         MODEL_CONFIG_NAME: String = Setting::new("model-config-name", &TEXT, Absent,
             "Prefer configs/NAME.pbtxt to a model's config.pbtxt").rare();
         MODEL_LOAD_THREAD_COUNT: NonZeroUsize = Setting::new("model-load-thread-count", &THREADS, Value("4"),

@@ -21,6 +21,7 @@ use super::snapshot::{Kept, ModelEntry, State, VersionEntry, VersionState};
 use super::{Repository, scan, unless_it_panics, why_not_found};
 use crate::backend::LoadError;
 use crate::config::SwapPolicy;
+use crate::trial::Trial;
 use crate::version::ServedVersion;
 
 /// Why something was not done to a model.
@@ -50,6 +51,12 @@ pub enum ControlError {
         model: ModelName,
         /// The figures, of each version.
         reason: String,
+    },
+    /// It was not loaded to its end: the server stops.
+    #[error("load of model '{model}' was given up: the server stops")]
+    GivenUp {
+        /// The model.
+        model: ModelName,
     },
     /// What should be loaded instead of its files cannot be.
     #[error("{0}")]
@@ -250,6 +257,9 @@ impl Repository {
             let told = |(version, error): &(ModelVersion, LoadError)| {
                 format!("version {version} is at UNAVAILABLE state: {error};")
             };
+            if failures.iter().any(|(_, error)| *error == LoadError::GivenUp) {
+                return ControlError::GivenUp { model: name.clone() };
+            }
             let reason = failures.iter().map(told).collect::<Vec<_>>().join(" ");
             match failures.iter().all(|(_, error)| matches!(error, LoadError::NoRoom { .. })) {
                 true => ControlError::NoRoom { model: name.clone(), reason },
@@ -276,7 +286,7 @@ impl Repository {
             self.begin(name, version);
         }
         let mut loaded: Vec<Loaded> = match self.find_room(name, plan, change) {
-            Ok(room) => self.load_versions(plan, &change.load, &room),
+            Ok(room) => self.load_versions(plan, &change.load, &room, self.settings.trial.as_deref()),
             Err(no_room) => change.load.iter().map(|&version| (version, Err(no_room.clone()))).collect(),
         };
         loaded.extend(self.resize(name, plan, &change.resize));
@@ -344,7 +354,7 @@ impl Repository {
                     self.tell_ready(served, "");
                 }
                 Err(error) => {
-                    error!(model = %name, %version, %error, "failed to load");
+                    log_failure(name, *version, error);
                     self.tell(name, *version, State::Unavailable, error.to_string());
                 }
             }
@@ -355,8 +365,14 @@ impl Repository {
         self.retire(left);
     }
 
-    /// Loads `versions` of `plan`, one after the other, into `room`.
-    fn load_versions(&self, plan: &Plan, versions: &[ModelVersion], room: &Room) -> Vec<Loaded> {
+    /// Loads `versions` of `plan`, one after the other, into `room`; each once it has passed the `trial`, if there is one.
+    fn load_versions(
+        &self,
+        plan: &Plan,
+        versions: &[ModelVersion],
+        room: &Room,
+        trial: Option<&dyn Trial>,
+    ) -> Vec<Loaded> {
         let bring = |version| self.bring(plan.name(), plan, version);
         // What waits for a network takes no place from what could be loaded meanwhile.
         let is_elsewhere = plan.place().url().is_some();
@@ -372,6 +388,7 @@ impl Repository {
                     bring(version)?;
                 }
                 let tell = self.teller(plan.name(), version);
+                trial.map_or(Ok(()), |trial| plan.try_out(version, trial, &tell))?;
                 plan.load(version, &*self.backend, &self.settings, Arc::clone(&share), &tell)
             };
             let loaded = unless_it_panics(load).map(Arc::new);
@@ -428,7 +445,8 @@ impl Repository {
         // They had this room before.
         let estimate = |version: &ModelVersion| self.memory.estimate(name, plan.size(*version));
         let room = self.memory.take_again(&left.iter().map(estimate).collect::<Vec<_>>());
-        for (served, loaded) in self.load_versions(&plan, &left, &room) {
+        // They were loaded before, too.
+        for (served, loaded) in self.load_versions(&plan, &left, &room, None) {
             match loaded {
                 Ok(again) => {
                     self.update(name, |entry| {
@@ -490,7 +508,7 @@ impl Repository {
             self.refuse(name, *version, "another version that was loaded with it failed", why);
         }
         for (version, error) in failures {
-            error!(model = %name, %version, %error, "failed to load");
+            log_failure(name, *version, error);
             self.refuse(name, *version, &error.to_string(), why);
         }
         self.retire(loaded.into_iter().map(|(_, served)| served).collect());
@@ -532,6 +550,14 @@ fn change(entry: &ModelEntry, plan: &Plan) -> Change {
         before.map_or(Likeness::Different, |before| before.likeness(plan, version))
     };
     Change::between(&serving, &plan.versions, likeness)
+}
+
+/// What is given up since the server stops is no failure that anyone must look at.
+fn log_failure(name: &ModelName, version: ModelVersion, error: &LoadError) {
+    match error {
+        LoadError::GivenUp => info!(model = %name, %version, "not loaded: the server stops"),
+        _ => error!(model = %name, %version, %error, "failed to load"),
+    }
 }
 
 /// Now, as it is told.

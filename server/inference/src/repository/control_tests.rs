@@ -15,6 +15,7 @@ use super::LookAgain;
 use super::tests::{FakeModel, infer, settings, version};
 use super::*;
 use crate::backend::{LoadedModel, ModelSource};
+use crate::trial::{Trial, TrialOf};
 
 /// Answers with what its file `model` says, a number; a file with other words cannot be loaded, and they are why.
 #[derive(Default)]
@@ -53,8 +54,13 @@ impl Bench {
     }
 
     fn keeping(keep_previous: usize, config: &str, versions: &[(u64, &str)]) -> Bench {
+        Bench::set(config, versions, |settings| settings.keep_previous = keep_previous)
+    }
+
+    fn set(config: &str, versions: &[(u64, &str)], set: impl FnOnce(&mut Settings)) -> Bench {
         let (directory, backend) = (tempfile::tempdir().unwrap(), Arc::<Files>::default());
-        let settings = Settings { keep_previous, ..settings(directory.path()) };
+        let mut settings = settings(directory.path());
+        set(&mut settings);
         let repository = Repository::new(settings, Arc::clone(&backend) as Arc<dyn Backend>);
         let bench = Bench { directory, backend, repository, name: ModelName::parse("m").unwrap() };
         bench.configure(config);
@@ -446,4 +452,50 @@ async fn a_version_that_left_for_one_that_failed_comes_back_beside_those_that_st
     fs::remove_dir_all(bench.model().join("3")).unwrap();
     bench.load().unwrap();
     assert_eq!(bench.loads(), ["m/1", "m/2", "m/3", "m/1"], "they are what their files say");
+}
+
+/// Tries versions: of one whose file says so, a process would die.
+#[derive(Debug, Default)]
+struct Crashes {
+    tried: Mutex<Vec<String>>,
+}
+
+impl Trial for Crashes {
+    fn run(&self, of: &TrialOf<'_>) -> Result<(), LoadError> {
+        let what = format!("{}/{}", of.name, of.version);
+        self.tried.lock().push(what.clone());
+        let text = fs::read_to_string(of.model_directory.join(of.version.to_string()).join("model"));
+        let died = |what| LoadError::TrialDied {
+            what,
+            signal: "11 (SIGSEGV)".to_owned(),
+            said: String::new(),
+            advice: "do not",
+        };
+        match text.unwrap().as_str() {
+            "crash" => Err(died(what)),
+            "stop" => Err(LoadError::GivenUp),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_dies_in_its_trial_is_not_loaded_and_what_served_is_not_tried_again() {
+    let trial = Arc::<Crashes>::default();
+    let config = r#"parameters { key: "swap_policy" value { string_value: "resource" } }"#;
+    let bench = Bench::set(config, &[(1, "1")], |settings| {
+        settings.trial = Some(Arc::clone(&trial) as Arc<dyn Trial>);
+    });
+    bench.write(2, "crash");
+    let error = bench.load().unwrap_err();
+    assert!(error.contains("the trial process of m/2 died of signal 11 (SIGSEGV) while"), "{error}");
+    assert_eq!(bench.answer().await, Some(1));
+    assert_eq!(bench.loads(), ["m/1", "m/1"], "it left for the other, and came back");
+    assert_eq!(*trial.tried.lock(), ["m/1", "m/2"]);
+    bench.write(3, "no number");
+    assert!(bench.load().unwrap_err().contains("no number"), "the load itself says why");
+    bench.write(4, "stop");
+    let stopped = bench.repository.load_model(&bench.name, None).unwrap_err();
+    assert_eq!(stopped, ControlError::GivenUp { model: bench.name.clone() });
+    assert_eq!(bench.answer().await, Some(1));
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use model::{ModelName, ModelVersion};
 use parking_lot::Mutex;
 use proto::ModelConfig;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::change::Likeness;
 use super::files::Files;
@@ -25,6 +25,7 @@ use crate::classification::Labels;
 use crate::config::{self, Batching, Placement, SwapPolicy};
 use crate::rate_limiter::{Claim, Contenders};
 use crate::remote::Progress;
+use crate::trial::{Trial, TrialOf};
 use crate::version::{Known, Parts, ServedVersion};
 use crate::warmup::Warmup;
 
@@ -295,6 +296,21 @@ impl Plan {
         let here = self.source.place.bring(version, tell)?;
         self.here.lock().insert(version, here.clone());
         Ok(here)
+    }
+
+    /// Has `trial` load `version`, whose files are here, where that can end nothing else. `tell` is told so.
+    pub(super) fn try_out(
+        &self,
+        version: ModelVersion,
+        trial: &dyn Trial,
+        tell: &dyn Fn(Step),
+    ) -> Result<(), LoadError> {
+        tell(Step::Trying);
+        let began = Instant::now();
+        let model_directory = self.here(version)?.directory;
+        trial.run(&TrialOf { name: &self.name, version, model_directory, config: &self.written })?;
+        info!(model = %self.name, %version, took = ?began.elapsed(), "its trial load did not crash");
+        self.expect_unchanged(version) // what is loaded next is what was tried
     }
 
     /// Forgets where the files of `version` were brought to, which it is not served from.

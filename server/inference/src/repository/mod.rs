@@ -43,6 +43,7 @@ use crate::cache::ResponseCache;
 use crate::config::Completion;
 use crate::rate_limiter::RateLimiter;
 use crate::remote::RemoteRepository;
+use crate::trial::Trial;
 use crate::version::ServedVersion;
 pub use control::ControlError;
 use control::Why;
@@ -91,6 +92,8 @@ pub struct Settings {
     pub memory_limit: Option<u64>,
     /// Models are loaded when they are asked for, and leave again where others need their room.
     pub on_demand: bool,
+    /// What tries each version before it is loaded, if anything.
+    pub trial: Option<Arc<dyn Trial>>,
 }
 
 /// Every model and its versions.

@@ -22,6 +22,8 @@ const SAY_STEP: u64 = 10;
 /// What a load does, once its files are here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
+    /// A process of its own loads it, to see whether that ends it. It does not say how far it is.
+    Trying,
     /// The backend reads a model whose files have so many bytes. It does not say how far it is.
     Opening { bytes: u64 },
     /// Samples run on the instances: so many runs are done, of so many.
@@ -31,6 +33,7 @@ pub(crate) enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Step::Trying => write!(f, "trying it in a process of its own"),
             Step::Opening { bytes } => write!(f, "opening its files, {:.1} MiB", mebibytes(bytes)),
             Step::WarmingUp { done, total } => {
                 write!(f, "warming up: {done} of {total} runs ({} %)", hundredths(done, total))
@@ -45,7 +48,7 @@ impl Repository {
         let pace = Mutex::new(Pace::new(Instant::now()));
         move |step| match step {
             // Said before it begins, for it says nothing while it lasts.
-            Step::Opening { .. } => self.note(name, version, &step.to_string()),
+            Step::Trying | Step::Opening { .. } => self.note(name, version, &step.to_string()),
             Step::WarmingUp { done, total } => match pace.lock().due(done, total, Instant::now()) {
                 Due::Nothing => {}
                 Due::Noted => self.note(name, version, &step.to_string()),

@@ -158,6 +158,7 @@ pub(super) fn settings(path: &Path) -> Settings {
         keep_previous: 0,
         memory_limit: None,
         on_demand: false,
+        trial: None,
     }
 }
 

@@ -9,10 +9,11 @@ use model::ModelVersion;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::ready::{CONFIG, Files, Ready};
+use super::ready::{Files, Ready};
 use super::staging::{self, Staging};
 use super::version::taken;
 use super::{Push, copy};
+use crate::beside::CONFIG;
 
 /// Where the model is, or will be.
 struct Place<'a> {

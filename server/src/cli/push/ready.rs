@@ -1,8 +1,7 @@
 //! A version is got ready: in a directory of its own, tried, and as it will be in its place.
 
 use std::fs;
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::symlink;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -13,9 +12,7 @@ use proto::v2::model_warmup::input::InputDataType;
 use super::staging::Staging;
 use super::version::{next, not_served};
 use super::{GivenConfig, Push, copy, note};
-
-/// The configuration file of a model.
-pub(super) const CONFIG: &str = "config.pbtxt";
+use crate::beside::{CONFIG, show};
 
 /// How the files of a version come to where it is got ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,22 +133,6 @@ fn read(directory: Option<&Path>, file: &str) -> anyhow::Result<Option<String>> 
     }
 }
 
-/// Shows what is beside the versions in `from` in `directory`, too: labels and data; the configuration unless another takes
-/// its place.
-fn show(from: &Path, directory: &Path, other_config: bool) -> io::Result<()> {
-    let from = fs::canonicalize(from)?;
-    for entry in fs::read_dir(&from)? {
-        let name = entry?.file_name();
-        let text = name.to_string_lossy();
-        let is_version = text.bytes().all(|byte| byte.is_ascii_digit());
-        let is_replaced = other_config && text == CONFIG;
-        if !(is_version || is_replaced || text.starts_with('.')) {
-            symlink(from.join(&name), directory.join(&name))?;
-        }
-    }
-    Ok(())
-}
-
 impl GivenConfig {
     /// Copies the files that it names, and that are beside it, to the new model in `directory`; returns their paths. What
     /// is missing is told when the model is tried.
@@ -207,26 +188,5 @@ mod tests {
         let given = GivenConfig { file, text: text.to_owned(), read };
         assert_eq!(given.bring_named(&target).unwrap(), ["labels.txt"]);
         assert_eq!(fs::read_to_string(target.join("labels.txt")).unwrap(), "cat");
-    }
-
-    #[test]
-    fn what_is_beside_the_versions_is_shown_and_nothing_else() {
-        let root = tempfile::tempdir().unwrap();
-        let (from, to) = (root.path().join("from"), root.path().join("to"));
-        for directory in ["1", "22", "warmup", ".volley-push-1-0"] {
-            fs::create_dir_all(from.join(directory)).unwrap();
-        }
-        fs::write(from.join(CONFIG), "").unwrap();
-        for (other_config, expected) in [(false, &["config.pbtxt", "warmup"][..]), (true, &["warmup"][..])] {
-            fs::create_dir(&to).unwrap();
-            show(&from, &to, other_config).unwrap();
-            let mut names: Vec<_> = fs::read_dir(&to)
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
-            names.sort();
-            assert_eq!(names, expected);
-            fs::remove_dir_all(&to).unwrap();
-        }
     }
 }

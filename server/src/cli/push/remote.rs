@@ -9,10 +9,11 @@ use anyhow::{Context, bail, ensure};
 use model::ModelVersion;
 use storage::{Cache, MANIFEST, Options, Progress, Remote, RemoteModel, StorageError, Transfers, Upload};
 
-use super::ready::{CONFIG, Files, Ready};
+use super::ready::{Files, Ready};
 use super::staging::{self, Staging};
 use super::version::number;
 use super::{Push, copy};
+use crate::beside::CONFIG;
 
 /// Requests at one time.
 const AT_ONCE: NonZeroUsize = NonZeroUsize::new(8).expect("8 is above 0");
