@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::join_all;
+use http::HeaderMap;
 use hyper_util::rt::TokioIo;
 use model::{InferRequest, InferResponse, ModelName, Parameters};
 use smallvec::SmallVec;
@@ -14,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::runtime::Runtime;
 use volley::activity::Activity;
 use volley::app::App;
+use volley::asked::Asked;
 use volley::http::{HttpService, builder};
 
 use crate::HotPath;
@@ -79,7 +81,8 @@ fn request(shape: Shape) -> InferRequest {
 }
 
 async fn infer(app: &Arc<App>, request: &InferRequest) -> InferResponse {
-    app.infer(request, "bench", Instant::now()).await.expect("the model answers")
+    let asked = Asked { request_id: "bench", arrived: Instant::now(), headers: &HeaderMap::new() };
+    app.infer(request, asked).await.expect("the model answers")
 }
 
 /// Says the same request again and again, and reads the answers.

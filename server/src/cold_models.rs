@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use inference::ServedVersion;
 use inference::repository::ControlError;
-use model::{InferError, ModelName, ModelVersion};
+use model::{InferError, ModelName};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use traffic::Route;
 
 use crate::app::App;
 use crate::config::OnDemand;
@@ -86,30 +87,30 @@ impl App {
     pub async fn served(
         self: &Arc<Self>,
         model: &ModelName,
-        version: Option<ModelVersion>,
+        route: Route,
     ) -> Result<Arc<ServedVersion>, InferError> {
-        match self.route(model, version) {
+        match self.at(model, route) {
             // Seldom, so that it takes no room in each request.
-            Err(_) if self.is_cold(model.as_str()) => Box::pin(self.warmed(model, version)).await,
-            routed => routed,
+            Err(_) if self.is_cold(model.as_str()) => Box::pin(self.warmed(model, route)).await,
+            served => served,
         }
     }
 
     async fn warmed(
         self: &Arc<Self>,
         model: &ModelName,
-        version: Option<ModelVersion>,
+        route: Route,
     ) -> Result<Arc<ServedVersion>, InferError> {
         // It may have to leave again before this request is at it.
         for _ in 1..MOST_LOADS {
             self.warm(model.as_str()).await?;
-            match self.route(model, version) {
+            match self.at(model, route) {
                 Err(_) if self.is_cold(model.as_str()) => {}
-                routed => return routed,
+                served => return served,
             }
         }
         self.warm(model.as_str()).await?;
-        self.route(model, version)
+        self.at(model, route)
     }
 
     /// Whether the next request for `model` loads it.

@@ -58,7 +58,7 @@ impl App {
         model: &str,
         version: Option<ModelVersion>,
     ) -> Result<ModelMetadataResponse, InferError> {
-        let served = self.repository.ready(model, version)?;
+        let served = self.standing(model, version)?;
         let tensors = |tensors: Vec<TensorMetadata>| tensors.into_iter().map(tensor_metadata).collect();
         let versions = match version {
             Some(version) => vec![version.to_string()],
@@ -85,7 +85,7 @@ impl App {
         model: &str,
         version: Option<ModelVersion>,
     ) -> Result<ModelConfigResponse, InferError> {
-        let served = self.repository.ready(model, version)?;
+        let served = self.standing(model, version)?;
         Ok(ModelConfigResponse { config: Some(served.config().clone()) })
     }
 
@@ -94,7 +94,7 @@ impl App {
     /// # Errors
     /// When the model or version is unknown.
     pub fn model_ready(&self, model: &str, version: Option<ModelVersion>) -> Result<bool, InferError> {
-        match self.repository.ready(model, version) {
+        match self.standing(model, version) {
             Ok(_) => Ok(true),
             Err(_) if self.waits_for(model) => Ok(true), // a request for it would be answered
             Err(

@@ -9,6 +9,7 @@
 pub mod activity;
 pub mod admin;
 pub mod app;
+pub mod asked;
 mod beside;
 pub mod blocking;
 pub mod cli;

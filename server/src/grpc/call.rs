@@ -1,8 +1,10 @@
 //! A call as the log tells of it: its id, and its access line.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderMap;
 use model::InferError;
 use prost_reflect::prost::Message;
 use proto::v2::{ModelInferRequest, ModelInferResponse};
@@ -12,6 +14,7 @@ use tonic::{Code, Request, Response, Status};
 use super::deadline::deadline;
 use super::status::{grpc_code, status, too_large_once_decompressed};
 use crate::app::App;
+use crate::asked::Asked;
 use crate::logging::AccessLog;
 use crate::request_id::{self, RequestId};
 use crate::size_limit::SizeLimit;
@@ -37,6 +40,7 @@ struct Access {
 pub(super) struct Caller {
     peer: Option<SocketAddr>,
     request_id: Option<String>,
+    pub(super) headers: Arc<HeaderMap>,
     /// When it stops waiting for the whole stream.
     pub(super) deadline: Option<Instant>,
 }
@@ -46,6 +50,7 @@ impl Caller {
         Caller {
             peer: peer(request),
             request_id: header_id(request.metadata()).map(str::to_owned),
+            headers: Arc::new(request.metadata().clone().into_headers()),
             deadline: deadline(request.metadata(), Instant::now()),
         }
     }
@@ -61,6 +66,11 @@ impl Caller {
 }
 
 impl Call {
+    /// How it was asked, with these `headers`.
+    pub(super) fn asked<'a>(&'a self, headers: &'a HeaderMap) -> Asked<'a> {
+        Asked { request_id: self.request_id.as_str(), arrived: self.arrived, headers }
+    }
+
     /// A call about the server, or about `model` when it is not empty.
     pub(super) fn about(rpc: &'static str, request: &Request<impl Message>, model: &str) -> Call {
         let request_id = RequestId::choose("", header_id(request.metadata()));

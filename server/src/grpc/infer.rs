@@ -14,8 +14,8 @@ use proto::v2::{InferParameter, ModelInferRequest, ModelInferResponse};
 use super::codec::INLINE;
 use super::contents;
 use crate::app::App;
+use crate::asked::Asked;
 use crate::blocking;
-use crate::request_id::RequestId;
 use crate::request_rules::{check_parameter, parse_version, refuse_duplicates};
 use crate::tensor_bytes::packed_tensor;
 
@@ -23,8 +23,7 @@ use crate::tensor_bytes::packed_tensor;
 pub(super) async fn infer(
     app: &Arc<App>,
     message: ModelInferRequest,
-    request_id: &RequestId,
-    arrived: Instant,
+    asked: Asked<'_>,
     deadline: Option<Instant>,
 ) -> Result<ModelInferResponse, InferError> {
     let mut request = if one_by_one(&message) > INLINE {
@@ -33,7 +32,7 @@ pub(super) async fn infer(
         decode(message)?
     };
     request.deadline = deadline;
-    let response = app.infer(&request, request_id.as_str(), arrived).await?;
+    let response = app.infer(&request, asked).await?;
     Ok(encode(response))
 }
 

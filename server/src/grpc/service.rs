@@ -226,7 +226,8 @@ impl Service {
         let request = Request::from_parts(metadata, extensions, message.read().await?);
         let call = Call::infer(&request);
         let deadline = deadline(request.metadata(), call.arrived);
-        let result = infer(&self.app, request.into_inner(), &call.request_id, call.arrived, deadline).await;
+        let (metadata, _, message) = request.into_parts();
+        let result = infer(&self.app, message, call.asked(metadata.as_ref()), deadline).await;
         call.log_inference(&result);
         result.map(Response::new).map_err(|error| call.status(&error))
     }

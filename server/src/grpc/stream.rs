@@ -39,7 +39,7 @@ pub(super) fn answers(
             let id = message.id.clone();
             let call = Call::streamed(&message, &caller);
             let result = match room {
-                Ok(()) => infer(&app, message, &call.request_id, call.arrived, caller.deadline).await,
+                Ok(()) => infer(&app, message, call.asked(&caller.headers), caller.deadline).await,
                 Err(spent) => Err(spent),
             };
             call.log_inference(&result);

@@ -9,6 +9,7 @@ use model::{
     Dims, InferError, InferRequest, InferResponse, ModelName, ModelVersion, Parameters, Tensor, bytes_tensor,
 };
 use smallvec::SmallVec;
+use traffic::Route;
 
 use super::answer::{self, Answer};
 use super::body::{self, Encoding};
@@ -16,6 +17,7 @@ use super::codec::{self, Encoded, InferBody, Limits};
 use super::compression;
 use super::server::{Exchange, limits};
 use crate::app::App;
+use crate::asked::Asked;
 use crate::blocking;
 use crate::tensor_bytes::packed_tensor;
 
@@ -50,7 +52,8 @@ pub(super) async fn infer(
     }
     let decoded = match header_length {
         Some(0) => {
-            app.served(&name, version).await?; // its inputs say what the body is
+            let route = version.map_or(Route::Latest, Route::Explicit);
+            app.served(&name, route).await?; // its inputs say what the body is
             raw_binary(app, model, version, body)?
         }
         length => decode(body, length, Limits { max_tensor_bytes: limits.size.bytes }).await?,
@@ -61,7 +64,9 @@ pub(super) async fn infer(
     let binary = Binary { asked, default: binary_data_output };
     let outputs = outputs.into_iter().map(|output| output.output).collect();
     let request = InferRequest { id, model: name, version, parameters, inputs, outputs, deadline: None };
-    let response = app.infer(&request, request_id.as_str(), exchange.arrived).await?;
+    let headers = exchange.request.headers();
+    let asked = Asked { request_id: request_id.as_str(), arrived: exchange.arrived, headers };
+    let response = app.infer(&request, asked).await?;
     drop(request); // its inputs need not stay until the answer is written
     exchange.version = Some(response.version.get());
     let encoded = encode(response, binary).await?;
@@ -166,7 +171,7 @@ fn raw_binary(
     version: Option<ModelVersion>,
     body: Bytes,
 ) -> Result<InferBody, InferError> {
-    let served = app.repository.ready(model, version)?;
+    let served = app.standing(model, version)?;
     let inputs = served.inputs();
     let [input] = inputs.as_slice() else {
         return Err(InferError::invalid(format!(

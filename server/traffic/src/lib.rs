@@ -1,45 +1,23 @@
 //! Which version of a model a request goes to.
 //!
+//! A request goes to the version that it names; else where a rule of its model sends its headers and parameters; else,
+//! where the traffic of its model is divided, by its slot among [`SLOTS`]: a hash of who asks, the same on every replica;
+//! else to the latest version that is ready.
+//!
 //! Invariants:
-//! - pure: no I/O, no clock, no lock; a table is immutable and published whole;
-//! - an explicit version in the request always wins.
+//! - pure: no I/O, no clock, no lock, no chance of its own; a table is immutable and published whole;
+//! - an explicit version in the request always wins;
+//! - raising the share of a version sends only more callers to it, and never one of them back.
 #![forbid(unsafe_code)]
 
-use model::{ModelName, ModelVersion};
+mod caller;
+mod matching;
+mod slot;
+mod split;
+mod table;
 
-/// Where a request goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// The version that the request itself named.
-    Explicit(ModelVersion),
-    /// The highest version that is ready.
-    Latest,
-}
-
-/// How the traffic of every model is divided among its versions. Today nothing divides it: a request goes
-/// to the version it names, else to the latest.
-#[derive(Clone, Debug, Default)]
-pub struct TrafficTable;
-
-impl TrafficTable {
-    /// The route of a request for `_model` that names `version`, if it names one.
-    pub fn route(&self, _model: &ModelName, version: Option<ModelVersion>) -> Route {
-        match version {
-            Some(version) => Route::Explicit(version),
-            None => Route::Latest,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_in_the_request_wins() {
-        let model = ModelName::parse("simple").unwrap();
-        let version = ModelVersion::new(3);
-        assert_eq!(TrafficTable.route(&model, version), Route::Explicit(version.unwrap()));
-        assert_eq!(TrafficTable.route(&model, None), Route::Latest);
-    }
-}
+pub use caller::{Caller, KeySource};
+pub use matching::{InvalidPattern, Match, Pattern, Source};
+pub use slot::{Hash, SLOTS, Salt, Slot};
+pub use split::{Arm, Choice, InvalidSplit, Mirror, RoutedBy, Rule, Split, SplitParts};
+pub use table::{Route, TrafficTable};
