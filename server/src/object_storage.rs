@@ -171,5 +171,6 @@ impl LocalCopy for Copy {
 }
 
 fn refused(error: StorageError) -> RemoteError {
-    RemoteError { may_pass: !error.is_of_the_files(), reason: error.to_string() }
+    let (is_away, may_pass) = (error.is_away(), !error.is_of_the_files());
+    RemoteError { reason: error.to_string(), is_away, may_pass }
 }

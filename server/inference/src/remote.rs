@@ -99,6 +99,8 @@ pub struct Progress {
 pub struct RemoteError {
     /// What happened, to what, and what to do.
     pub reason: String,
+    /// Whether it could not be asked: what it said before may still be so.
+    pub is_away: bool,
     /// Whether the same may succeed later although the files stay as they are.
     pub may_pass: bool,
 }

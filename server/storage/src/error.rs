@@ -186,6 +186,14 @@ impl StorageError {
         )
     }
 
+    /// True when the service could not be asked: what it said before may still be so.
+    pub fn is_away(&self) -> bool {
+        matches!(
+            self,
+            StorageError::Unreachable { .. } | StorageError::Service { .. } | StorageError::Denied { .. }
+        )
+    }
+
     /// True when only another version of the files can help.
     pub fn is_of_the_files(&self) -> bool {
         matches!(self, StorageError::Mismatch { .. } | StorageError::Manifest { .. })

@@ -50,7 +50,7 @@ impl Remotes {
             let asked: Vec<_> = self.all.iter().map(|remote| scope.spawn(|| remote.list())).collect();
             let died = |_| {
                 let reason = "looking through a model repository panicked".to_owned();
-                let error = Some(RemoteError { reason, may_pass: true });
+                let error = Some(RemoteError { reason, is_away: false, may_pass: true });
                 Listed { at: Instant::now(), models: Vec::new(), error }
             };
             asked.into_iter().map(|thread| thread.join().unwrap_or_else(died)).collect()
@@ -78,7 +78,7 @@ impl Remotes {
                     places.extend(model.map(place));
                 }
                 Err(error) => {
-                    let remembered = remote.remembered();
+                    let remembered = remote.remembered(&error);
                     errors.push(remote.unlisted(&error, !remembered.is_empty()));
                     places.extend(
                         remembered.into_iter().filter(|model| model.name() == name.as_str()).map(place),
@@ -97,13 +97,14 @@ impl Remote {
                 self.told.store(true, Ordering::Relaxed);
                 Listed { at, models, error: None }
             }
-            Err(error) => Listed { at, models: self.remembered(), error: Some(error) },
+            Err(error) => Listed { at, models: self.remembered(&error), error: Some(error) },
         }
     }
 
-    /// What it told an earlier process, if it has told this one nothing.
-    fn remembered(&self) -> Vec<Arc<dyn RemoteModel>> {
-        if self.told.load(Ordering::Relaxed) { Vec::new() } else { self.repository.remembered() }
+    /// What it told an earlier process, if it has told this one nothing but an `error` that says that it is away.
+    fn remembered(&self, error: &RemoteError) -> Vec<Arc<dyn RemoteModel>> {
+        let stands_in = error.is_away && !self.told.load(Ordering::Relaxed);
+        if stands_in { self.repository.remembered() } else { Vec::new() }
     }
 
     fn unlisted(&self, error: &RemoteError, remembered: bool) -> ScanError {
