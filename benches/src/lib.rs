@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod decode;
 pub mod encode;
+pub mod gate;
 pub mod infer;
 pub mod queue;
 pub mod routing;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<HotPath> {
         queue::paths(),
         batch::paths(),
         statistics::paths(),
+        gate::paths(),
         encode::paths(),
     ];
     parts.into_iter().flatten().collect()

@@ -30,9 +30,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("server/ort_backend", &["inference", "model", "proto"]),
     ("server/manifest", &[]),
     ("server/storage", &["manifest"]),
+    ("mlops/statistics", &[]),
+    ("mlops/rollout", &["model", "statistics", "traffic"]),
     ("clients/rust", &["proto"]),
     ("loadtest", &["proto", "volley-client"]),
-    ("benches", &["inference", "model", "proto", "traffic", "volley"]),
+    ("benches", &["inference", "model", "proto", "statistics", "traffic", "volley"]),
     ("xtask", &[]),
 ];
 
@@ -74,6 +76,8 @@ const DECIDES: &[&str] = &[
     "server/inference/src/repository/version_policy",
     "server/storage/src/location.rs",
     "server/storage/src/tree.rs",
+    "mlops/statistics/src/",
+    "mlops/rollout/src/",
     "loadtest/src/arrivals.rs",
     "loadtest/src/errors.rs",
     "loadtest/src/expect.rs",

@@ -29,7 +29,8 @@ enum Stage {
     Fmt,
     /// Clippy has nothing to say
     Clippy,
-    /// The Rust tests pass, those in the documentation and those that need an S3 too, and each bench runs once
+    /// The Rust tests pass, those in the documentation and those that need an S3 too, what they compare with is what
+    /// other programs say, and each bench runs once
     Rust,
     /// The documentation has no broken link
     Docs,
@@ -132,6 +133,7 @@ fn rust(workspace: &Workspace) -> Result<Tally> {
     let mut tally = rust_tests(&mut workspace.cargo(unit))?;
     tally += rust_tests(&mut workspace.cargo(&["test", "--workspace", "--doc", "--no-fail-fast"]))?;
     tally += object_storage(workspace)?;
+    tally += check(&mut statistics_oracle(workspace)?)?;
     // Without `--bench`, Criterion runs each bench once and measures nothing.
     tally += check(&mut workspace.cargo(&["test", "--package", "benches", "--bench", "time"]))?;
     Ok(tally)
@@ -153,6 +155,13 @@ fn object_storage(workspace: &Workspace) -> Result<Tally> {
     let tally = rust_tests(&mut tests)?;
     ensure!(!tally.is_empty(), "no test of server/storage/tests/s3 is marked as ignored");
     Ok(tally)
+}
+
+/// What the formulas of mlops/statistics are tested against is what other programs say.
+fn statistics_oracle(workspace: &Workspace) -> Result<Command> {
+    let mut oracle = workspace.command(python::interpreter(workspace)?);
+    oracle.args(["xtask/python/statistics_oracle.py", "--check", "mlops/statistics/tests/oracle"]);
+    Ok(oracle)
 }
 
 /// Counts as the runner does. A runner that fails without a failed test, because something does not compile,
