@@ -37,7 +37,7 @@ pub fn paths() -> Vec<HotPath> {
 fn updates(name: &str, limit: f64, period: u64) -> HotPath {
     HotPath::new(name, move || {
         let test = test(limit);
-        let (mut failures, mut total) = (0, 0);
+        let (mut failures, mut total) = (0_u64, 0_u64);
         move || {
             let mut rejected = false;
             for _ in 0..REQUESTS {
